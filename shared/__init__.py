@@ -1,0 +1,3 @@
+"""What Evertune's flows, deployments and command line have in common. Imports nothing heavy."""
+
+METAFLOW_PACKAGE_POLICY = "include"

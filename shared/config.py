@@ -1,0 +1,271 @@
+"""`configs/<use_case>.toml`, parsed once into frozen, validated objects."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from shared.domain import MEMBERS, Direction, Frozen, StrategySpec, Task, Variant
+from shared.errors import ConfigError
+from shared.settings import project_root
+
+# scikit-learn's scorers that work on whole rows of one target; the task follows from the metric.
+CLASSIFICATION_METRICS = (
+    "accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "jaccard", "matthews_corrcoef",
+    "neg_brier_score", "neg_log_loss", "precision", "precision_macro", "recall", "recall_macro", "roc_auc",
+    "roc_auc_ovo", "roc_auc_ovr",
+)  # fmt: skip
+REGRESSION_METRICS = (
+    "d2_absolute_error_score", "explained_variance", "neg_max_error", "neg_mean_absolute_error",
+    "neg_mean_absolute_percentage_error", "neg_mean_gamma_deviance", "neg_mean_poisson_deviance",
+    "neg_mean_squared_error", "neg_mean_squared_log_error", "neg_median_absolute_error",
+    "neg_root_mean_squared_error", "neg_root_mean_squared_log_error", "r2",
+)  # fmt: skip
+
+
+def _strategy(value: Any) -> Any:
+    """`"auto"`, `"TPESampler"` and `{ name = "TPESampler", n_startup_trials = 20 }` are one thing."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping) and "options" not in value:
+        return {"name": value.get("name"), "options": {k: v for k, v in value.items() if k != "name"}}
+    return value
+
+
+Strategy = Annotated[StrategySpec, BeforeValidator(_strategy)]
+
+
+class DataConfig(Frozen):
+    source: str
+    target: str
+    holdout: float = Field(0.2, gt=0, lt=1)
+    time: str | None = None
+    rows: int | None = Field(None, gt=0)
+    split_seed: int = Field(0, ge=0)
+
+
+class TuningConfig(Frozen):
+    metric: str
+    folds: int = Field(5, ge=2, le=20)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _known_metric(self) -> TuningConfig:
+        known = (*CLASSIFICATION_METRICS, *REGRESSION_METRICS)
+        if self.metric not in known:
+            raise ValueError(
+                f"must be a scorer of scikit-learn that Evertune knows{did_you_mean(self.metric, known)}"
+                "; `evertune config metrics` lists all"
+            )
+        return self
+
+    @property
+    def task(self) -> Task:
+        return "classification" if self.metric in CLASSIFICATION_METRICS else "regression"
+
+
+class VariantConfig(Frozen):
+    """Budget and strategy of one HPO flow. `objective` is a path relative to the flow's folder."""
+
+    objective: str
+    n_trials: int = Field(40, ge=1)
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = "auto"
+    sampler: Strategy = StrategySpec()
+    pruner: Strategy = StrategySpec()
+    timeout_s: float | None = Field(None, gt=0)
+    max_failures: int = Field(5, ge=1)
+    directions: tuple[Direction, ...] = ("maximize",)
+
+
+class SystemConfig(Frozen):
+    n_trials: int = Field(20, ge=1)
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = "auto"
+    latency_budget_ms: float = Field(20.0, gt=0)
+    timeout_s: float | None = Field(None, gt=0)
+    max_failures: int = Field(5, ge=1)
+
+
+class RetuneConfig(Frozen):
+    warm_trials: int = Field(10, ge=1)
+    patience: int = Field(10, ge=0)
+
+
+class PromotionConfig(Frozen):
+    min_gain: float = 0.0
+
+
+class ScheduleConfig(Frozen):
+    cron: str = "0 2 * * *"
+    timezone: str = "UTC"
+    when_unchanged: Literal["skip", "continue"] = "skip"
+
+
+class ComputeConfig(Frozen):
+    """Resources of the remote steps; ignored on one machine."""
+
+    cpu: float = Field(1, gt=0)
+    memory_mib: int = Field(4096, gt=0)
+    gpu: int = Field(0, ge=0)
+    image: str | None = None
+    compute_pool: str | None = None
+    secrets: tuple[str, ...] = ()
+    retries: int = Field(2, ge=0)
+    timeout_s: int = Field(7200, gt=0)
+
+
+class UseCase(Frozen):
+    """A use case: one config, and the objectives that it names."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    title: str
+    data: DataConfig
+    tuning: TuningConfig
+    classical: VariantConfig | None = None
+    deep: VariantConfig | None = None
+    system: SystemConfig | None = None
+    retune: RetuneConfig = RetuneConfig()
+    promotion: PromotionConfig | None = None
+    schedule: ScheduleConfig = ScheduleConfig()
+    compute: Mapping[Literal["data", "classical", "deep", "system"], ComputeConfig] = Field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[Variant, ...]:
+        """The HPO variants that the config asks for."""
+        return tuple(v for v in MEMBERS if getattr(self, v) is not None)
+
+    @property
+    def project(self) -> str:
+        """Metaflow project of the use case, so that events of different use cases never cross."""
+        return f"evertune_{self.name}"
+
+    @model_validator(mode="after")
+    def _has_a_member(self) -> UseCase:
+        if not self.members:
+            raise ValueError("needs a table [classical] or [deep]; add one with `objective = \"objectives/<name>.py\"`")
+        if self.promotion and not self.system:
+            raise ValueError("[promotion] promotes what [system] tunes; add the table [system], or leave [promotion] out")
+        return self
+
+
+def load_use_case(name_or_path: str | Path, overrides: Sequence[str] = ()) -> UseCase:
+    """The use case `configs/<name>.toml`, or that of a path, with `key.path=value` overrides.
+
+    Raises:
+        ConfigError: there is no such file, it isn't TOML, or it breaks a rule.
+    """
+    path = _config_path(name_or_path)
+    label = path.name if path.parent.name != "configs" else f"configs/{path.name}"
+    tree = _toml(path.read_text(encoding="utf-8"), label)
+    tree.setdefault("name", path.stem)
+    if tree["name"] != path.stem:
+        raise ConfigError(
+            f"{label}: `name` must equal the file's name, but is {tree['name']!r}; write name = {path.stem!r}"
+        )
+    for override in overrides:
+        _apply(tree, override)
+    return _validate(tree, label)
+
+
+def parse_use_case(text: str) -> dict[str, Any]:
+    """Parser of the flows' `Config("use_case")`: TOML, or JSON as the local runner hands it over."""
+    tree = json.loads(text) if text.lstrip().startswith("{") else _toml(text, "use_case")
+    if "name" not in tree:
+        raise ConfigError(
+            "use_case: the config must say its use case's name, since a flow sees the text and not the file; "
+            'add name = "<file name without .toml>" as its first line'
+        )
+    return _validate(tree, f"configs/{tree['name']}.toml").model_dump(mode="json", exclude_none=True)
+
+
+def use_cases() -> list[str]:
+    """Names of the configs of this project."""
+    return sorted(p.stem for p in (project_root() / "configs").glob("*.toml"))
+
+
+def did_you_mean(value: object, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?`, or nothing where nothing is close."""
+    close = get_close_matches(str(value), known, n=1, cutoff=0.5)
+    contained = [k for k in known if str(value) and str(value) in k]
+    guess = (contained or close)[:1]
+    return f"; did you mean {guess[0]!r}?" if guess else ""
+
+
+def _config_path(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = project_root() / "configs" / f"{name_or_path}.toml"
+    if not path.is_file():
+        known = use_cases()
+        raise ConfigError(
+            f"{path}: there is no such config{did_you_mean(path.stem, known)}; "
+            f"this project has: {', '.join(known) or 'none (are you in the project folder?)'}"
+        )
+    return path
+
+
+def _toml(text: str, label: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise ConfigError(f"{label}: must be TOML, but {err}; compare it with configs/digits.toml") from err
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, sep, raw = override.partition("=")
+    if not sep or not key.strip():
+        raise ConfigError(f"--set must be key.path=value, but is {override!r}; e.g. --set classical.n_trials=10")
+    try:
+        value = tomllib.loads(f"v = {raw}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    *parents, leaf = key.strip().split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: {parent!r} is a value, not a table; `evertune config check` shows all")
+    node[leaf] = value
+
+
+def _validate(tree: Mapping[str, Any], label: str) -> UseCase:
+    try:
+        return UseCase.model_validate(tree)
+    except ValidationError as err:
+        raise ConfigError("\n".join(_explain(e, label) for e in err.errors())) from None
+
+
+def _explain(error: Any, label: str) -> str:
+    """One pydantic error as a sentence: file, key, rule, value, remedy."""
+    loc = [str(part) for part in error["loc"]]
+    key = ".".join(p for p in loc if not p.startswith(("function-", "constrained", "literal", "int")))
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(loc[:-1])
+        return (
+            f"{label}: `{key}` is not a key{did_you_mean(loc[-1], known)}; valid here: {', '.join(known)}"
+        )
+    rule = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{label}: `{key}` is missing; it is required"
+    if rule.startswith("must be a scorer"):
+        return f"{label}: `tuning.metric` {rule.replace('knows', 'knows, but is ' + repr(error['input'].get('metric')), 1)}"
+    return f"{label}: `{key or 'config'}` breaks a rule: {rule} (it is {error['input']!r})"
+
+
+@cache
+def _tables() -> dict[str, type[Frozen]]:
+    return {
+        "": UseCase, "data": DataConfig, "tuning": TuningConfig, "classical": VariantConfig, "deep": VariantConfig,
+        "system": SystemConfig, "retune": RetuneConfig, "promotion": PromotionConfig, "schedule": ScheduleConfig,
+        "compute": ComputeConfig,
+    }  # fmt: skip
+
+
+def _keys_at(loc: Sequence[str]) -> list[str]:
+    return sorted(_tables().get(loc[0] if loc else "", UseCase).model_fields)

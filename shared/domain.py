@@ -1,0 +1,146 @@
+"""The value objects that the stages hand to each other. Frozen, JSON-able, free of IO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+Task = Literal["classification", "regression"]
+Direction = Literal["minimize", "maximize"]
+Variant = Literal["classical", "deep", "system"]
+MEMBERS: tuple[Variant, ...] = ("classical", "deep")
+
+
+class Frozen(BaseModel):
+    """Base of the value objects: immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Table(Frozen):
+    """What a row of a dataset version looks like.
+
+    `classes` are the target's labels in the order of their codes (empty for regression): `Dataset.y` holds codes.
+    `shape` is that of one row as a tensor, `(n_features,)` for plain tables, `(channels, height, width)` for images.
+    """
+
+    features: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    target: str
+    task: Task
+    classes: tuple[str | int | float | bool, ...] = ()
+    shape: tuple[int, ...]
+
+
+class DatasetRef(Frozen):
+    """One dataset version: the content behind one fingerprint, and where its Parquet files are."""
+
+    use_case: str
+    fingerprint: str
+    uri: str
+    table: Table
+    rows: Mapping[str, int]
+    folds: int
+    source: str
+    created_at: datetime
+    previous: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of one split, loaded.
+
+    X: frame `(n_rows, n_features)`; y: `(n_rows,)`, class codes (int64) or values (float64); fold: `(n_rows,)` int64
+    (all -1 for the holdout). With `ordered` (a split by time) fold k is validated by training on the folds before it,
+    and the rows of fold 0 are only ever trained on.
+    """
+
+    ref: DatasetRef
+    X: pd.DataFrame
+    y: np.ndarray
+    fold: np.ndarray
+    ordered: bool = False
+
+    def splits(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Row positions `(train, valid)` of each fold, in the order of the folds."""
+        first = 1 if self.ordered else 0
+        for k in range(first, self.ref.folds + first):
+            train = self.fold < k if self.ordered else self.fold != k
+            yield train.nonzero()[0], (self.fold == k).nonzero()[0]
+
+
+class StrategySpec(Frozen):
+    """A sampler or pruner: `auto`, or the name of an Optuna class and its arguments."""
+
+    name: str = "auto"
+    options: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class StudySpec(Frozen):
+    """All that a worker needs to know of a study. `n_trials` is the budget: trials that finish."""
+
+    name: str
+    use_case: str
+    variant: Variant
+    fingerprint: str
+    objective_hash: str
+    directions: tuple[Direction, ...]
+    n_trials: int
+    seed: int = 0
+    sampler: StrategySpec = StrategySpec()
+    pruner: StrategySpec = StrategySpec()
+    timeout_s: float | None = None
+    max_failures: int = 5
+    warm_starts: tuple[Mapping[str, Any], ...] = ()
+
+
+class TrialSummary(Frozen):
+    """A finished trial. `params` are external values, as `optuna.trial.FixedTrial` takes them."""
+
+    number: int
+    values: tuple[float, ...]
+    params: Mapping[str, Any]
+    user_attrs: Mapping[str, Any] = Field(default_factory=dict)
+    duration_s: float = 0.0
+
+
+class TuningResult(Frozen):
+    """How a study ended: the best trial, or the Pareto front (`front`) and the pick from it (`best`)."""
+
+    study: str
+    best: TrialSummary
+    front: tuple[TrialSummary, ...] = ()
+    counts: Mapping[str, int]
+    wall_s: float
+    cpu_s: float
+    note: str = ""
+
+
+class ModelVersion(Frozen):
+    """A version of a registered model, as the registry knows it."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...] = ()
+    lineage: Mapping[str, str] = Field(default_factory=dict)
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+class PromotionDecision(Frozen):
+    """Promote or not, the reason in one sentence, and the figures behind it."""
+
+    promote: bool
+    reason: str
+    figures: Mapping[str, float] = Field(default_factory=dict)

@@ -1,0 +1,33 @@
+"""Errors that teach: each message says the rule, the value that broke it, and the remedy."""
+
+
+class EvertuneError(Exception):
+    """Base of every error that Evertune raises on purpose."""
+
+
+class ConfigError(EvertuneError):
+    """A config, an override or an environment variable breaks a rule."""
+
+
+class DataError(EvertuneError):
+    """A data source can't be read, or its rows can't be learned from."""
+
+
+class ObjectiveError(EvertuneError):
+    """An objective file breaks the objective contract."""
+
+
+class StudyFailed(EvertuneError):
+    """A study ended without one finished trial."""
+
+
+class ServiceError(EvertuneError):
+    """PostgreSQL or MLflow can't be started or reached."""
+
+
+class RegistryError(EvertuneError):
+    """A model can't be saved, registered, loaded or promoted."""
+
+
+class FlowError(EvertuneError):
+    """A flow of the chain can't start, or failed."""

@@ -1,0 +1,35 @@
+"""Environment variables: where the services and the files of this machine are."""
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment once per process; secrets stay `SecretStr` until a connection is opened."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(default_factory=lambda: project_root() / ".evertune", alias="EVERTUNE_HOME")
+    database_url: SecretStr | None = Field(default=None, alias="EVERTUNE_DATABASE_URL")
+    mlflow_tracking_uri: SecretStr | None = Field(default=None, alias="MLFLOW_TRACKING_URI")
+    data_root: str | None = Field(default=None, alias="EVERTUNE_DATA_ROOT")
+    cores: int | None = Field(default=None, ge=1, alias="EVERTUNE_CORES")
+
+    @property
+    def datasets_uri(self) -> str:
+        """Where dataset versions are kept: `EVERTUNE_DATA_ROOT`, else a folder of the home."""
+        return self.data_root or str(self.home.absolute() / "datasets")
+
+
+def project_root() -> Path:
+    """The nearest folder from the working directory upwards that holds `obproject.toml`, else the working directory."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "obproject.toml").exists()), here)
+
+
+@cache
+def settings() -> Settings:
+    return Settings()
