@@ -1,12 +1,31 @@
-"""The model that Evertune registers: fitted members, their weights, a calibrator; saved natively, loaded without unpickling.
+"""The model that Evertune registers: fitted members, weights, calibrator; saved natively, loaded without unpickling.
 
 This file imports nothing of Evertune, so that its source can travel with a registered model ("models from code").
+
+A saved system is a folder with a `manifest.json` and native files, by the kind of each member:
+
+| kind      | what it is                                       | files                                      |
+|-----------|--------------------------------------------------|--------------------------------------------|
+| `skops`   | an estimator of scikit-learn                     | `model.skops`                              |
+| `xgboost` | one of XGBoost, alone or last in a pipeline      | `model.ubj`, `steps.skops` with the steps before |
+| `torch`   | a `torch.nn.Module`                              | `model.pt2`, by `torch.export`             |
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import json
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +33,66 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+FORMAT = 1
+_CHUNK = 1024  # rows that go through a torch module at a time: bounds the memory of its activations
+
+# Types beyond skops' own list that a fitted estimator of scikit-learn is made of. Each was reviewed: loading one sets
+# plain attributes or array memory and calls nothing that the file chooses. Never add a type that runs what it is given.
+TRUSTED_TYPES = tuple(
+    f"{module}.{name}"
+    for module, names in {
+        "numpy": "dtype mean",
+        "scipy._lib.array_api_compat.numpy._aliases": "asarray",
+        "scipy.interpolate._bsplines": "BSpline",
+        "sklearn._loss.loss": "HalfTweedieLoss HalfTweedieLossIdentity",
+        "sklearn.calibration": "_CalibratedClassifier _SigmoidCalibration _TemperatureScaling",
+        "sklearn.compose._column_transformer": "make_column_selector",
+        "sklearn.ensemble._hist_gradient_boosting.predictor": "TreePredictor",
+        "sklearn.feature_selection._mutual_info": "mutual_info_classif mutual_info_regression",
+        "sklearn.feature_selection._univariate_selection": "chi2 f_classif f_regression r_regression",
+        "sklearn.gaussian_process._gpc": "_BinaryGaussianProcessClassifierLaplace",
+        "sklearn.gaussian_process.kernels": "CompoundKernel ConstantKernel DotProduct ExpSineSquared "
+        "Exponentiation Matern Product RBF RationalQuadratic Sum WhiteKernel",
+        "sklearn.metrics._dist_metrics": "EuclideanDistance64 ManhattanDistance64 MinkowskiDistance64",
+        "sklearn.neighbors._ball_tree": "BallTree",
+        "sklearn.neighbors._kd_tree": "KDTree",
+        "sklearn.neural_network._stochastic_optimizers": "AdamOptimizer SGDOptimizer",
+        "sklearn.tree._tree": "Tree",
+        "sklearn.utils._bunch": "Bunch",
+    }.items()
+    for name in names.split()
+)
+
+
+class ModelError(ValueError):
+    """A system can't be saved natively, or a folder can't be loaded without unpickling."""
+
 
 @dataclass(frozen=True)
 class Signature:
-    """Names of the raw columns in order, the shape of one row as a tensor, the labels in code order (none: regression)."""
+    """Names of the raw columns in order, shape of one row as a tensor, labels in code order (none: regression)."""
 
     features: tuple[str, ...]
     shape: tuple[int, ...]
     classes: tuple[Any, ...] = ()
+
+    def align(self, X: pd.DataFrame) -> pd.DataFrame:
+        """`X` with the columns in the order of `features`; `X` itself where they are.
+
+        Raises:
+            ValueError: a column is missing, unknown or there twice.
+        """
+        columns = list(X.columns)
+        if columns == list(self.features):
+            return X
+        missing = [c for c in self.features if c not in columns]
+        extra = [c for c in columns if c not in self.features]
+        twice = sorted({str(c) for c in columns if columns.count(c) > 1})
+        if missing or extra or twice:
+            faults = {"missing": missing, "unknown": extra, "there twice": twice}
+            found = "; ".join(f"{fault}: {', '.join(map(str, names))}" for fault, names in faults.items() if names)
+            raise ValueError(f"rows must have exactly the {len(self.features)} columns of the model, but {found}")
+        return X[list(self.features)]
 
 
 @dataclass(frozen=True)
@@ -39,32 +110,354 @@ class Member:
 
     def scores(self, X: pd.DataFrame, signature: Signature) -> np.ndarray:
         """Class probabilities `(n_rows, n_classes)` in code order, or values `(n_rows,)`."""
-        raise NotImplementedError
+        rows = X if self.preprocessing is None else self._prepared(X)
+        if _is_a(self.estimator, "torch.nn", "Module"):
+            out = _forward(self.estimator, rows, signature.shape)
+            return _softmax(out, self.name, len(signature.classes)) if signature.classes else out.reshape(len(X))
+        if signature.classes:
+            return _probabilities(self.estimator, rows, self.name, len(signature.classes))
+        return np.asarray(self.estimator.predict(rows), dtype=np.float64).reshape(len(X))
+
+    def _prepared(self, X: pd.DataFrame) -> pd.DataFrame:
+        rows = self.preprocessing.transform(X)
+        return rows if hasattr(rows, "columns") else type(X)(rows, index=X.index, columns=X.columns)
 
 
 @dataclass(frozen=True)
 class System:
-    """Members blended by `weights` (they sum to 1), then calibrated. `predict` takes raw rows as a frame."""
+    """Members blended by `weights` (they sum to 1), then calibrated. `predict` takes raw rows as a frame.
+
+    calibrator: fitted, `predict_proba` of the blended probabilities `(n_rows, n_classes)` as an array, or None.
+    """
 
     signature: Signature
     members: Sequence[Member]
     weights: Sequence[float] = (1.0,)
     calibrator: Any = None
 
+    def __post_init__(self) -> None:
+        if not self.members or len(self.members) != len(self.weights):
+            raise ValueError(f"a system has one weight per member, but {len(self.weights)} for {len(self.members)}")
+
     def scores(self, X: pd.DataFrame) -> np.ndarray:
-        """Probabilities `(n_rows, n_classes)` in code order, or values `(n_rows,)`."""
-        raise NotImplementedError
+        """Probabilities `(n_rows, n_classes)` in code order, or values `(n_rows,)`.
+
+        Raises:
+            ValueError: the columns aren't those of the signature.
+        """
+        rows = self.signature.align(X)
+        parts = [w * m.scores(rows, self.signature) for m, w in zip(self.members, self.weights, strict=True) if w]
+        blended: np.ndarray = np.sum(parts, axis=0)
+        if self.calibrator is None:
+            return blended
+        return _probabilities(self.calibrator, blended, "calibrator", len(self.signature.classes))
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         """Labels (not codes) `(n_rows,)`, or values `(n_rows,)`."""
-        raise NotImplementedError
+        scores, classes = self.scores(X), self.signature.classes
+        if not classes:
+            return scores
+        one_type = len({type(c) for c in classes}) == 1
+        labels: np.ndarray = np.array(classes, dtype=None if one_type else object)[scores.argmax(axis=1)]
+        return labels
+
+    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
+        """Probabilities `(n_rows, n_classes)` in the order of `signature.classes`.
+
+        Raises:
+            ValueError: the system is a regression.
+        """
+        if not self.signature.classes:
+            raise ValueError("a regression has no class probabilities; call `predict`")
+        return self.scores(X)
 
 
 def save(system: System) -> dict[str, bytes]:
-    """The system as native files, by relative path: `manifest.json`, skops, XGBoost's UBJSON, `torch.export`."""
-    raise NotImplementedError
+    """The system as native files, by relative path: `manifest.json`, skops, XGBoost's UBJSON, `torch.export`.
+
+    Raises:
+        ModelError: a part of the system can't be saved without pickle.
+    """
+    files: dict[str, bytes] = {}
+    members = []
+    for i, member in enumerate(system.members):
+        kind = _kind(member.estimator)
+        parts, facts = _KINDS[kind][0](member, system.signature)
+        if member.preprocessing is not None:
+            parts["preprocessing.skops"] = _dump_skops(member.preprocessing, f"the preprocessing of {member.name!r}")
+        paths = {f"members/{i}/{part}": content for part, content in parts.items()}
+        members.append({"name": member.name, "kind": kind, "files": list(paths), **facts})
+        files |= paths
+    if system.calibrator is not None:
+        files["calibrator.skops"] = _dump_skops(system.calibrator, "the calibrator")
+    manifest = {
+        "format": FORMAT,
+        "signature": {key: list(map(_plain, value)) for key, value in vars(system.signature).items()},
+        "members": members,
+        "weights": [float(w) for w in system.weights],
+        "calibrator": "calibrator.skops" if system.calibrator is not None else None,
+        "packages": _packages({m["kind"] for m in members}),
+    }
+    return {"manifest.json": json.dumps(manifest, indent=1).encode(), **files}
 
 
-def load(folder: str) -> System:
-    """The system saved in a folder."""
-    raise NotImplementedError
+def load(folder: str | Path) -> System:
+    """The system saved in a folder.
+
+    Raises:
+        ModelError: the folder holds no saved system, or one that could only be loaded by running what is in it.
+    """
+    root = Path(folder).resolve()
+    manifest = _manifest(root)
+
+    def read(name: str) -> bytes:
+        path = (root / name).resolve()
+        if not path.is_relative_to(root):
+            raise ModelError(f"{root}: a model's files must be inside its folder, but the manifest names {name!r}")
+        return path.read_bytes()
+
+    members = []
+    for facts in manifest["members"]:
+        parts = {Path(name).name: read(name) for name in facts["files"]}
+        preprocessing = _load_skops(parts["preprocessing.skops"]) if "preprocessing.skops" in parts else None
+        members.append(Member(facts["name"], _KINDS[facts["kind"]][1](parts, facts), preprocessing))
+    signature = Signature(**{key: tuple(value) for key, value in manifest["signature"].items()})
+    calibrator = _load_skops(read(manifest["calibrator"])) if manifest["calibrator"] else None
+    return System(signature, members, manifest["weights"], calibrator)
+
+
+def _manifest(root: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((root / "manifest.json").read_bytes())
+    except (OSError, ValueError) as err:
+        raise ModelError(f"{root}: must hold the manifest.json of a saved system, but {err}") from err
+    if manifest.get("format") != FORMAT:
+        raise ModelError(
+            f"{root}: the model's format must be {FORMAT}, but is {manifest.get('format')!r}; "
+            "load it with the version of Evertune that saved it"
+        )
+    return manifest
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _packages(kinds: set[str]) -> dict[str, str]:
+    """Installed versions of what loading needs."""
+    names = ["numpy", "pandas", "scikit-learn", "skops", *sorted(kinds & {"torch", "xgboost"})]
+    return {name: version(name).partition("+")[0] for name in names}
+
+
+def _kind(estimator: Any) -> str:
+    if _is_a(estimator, "torch.nn", "Module"):
+        return "torch"
+    return "xgboost" if _is_a(_split(estimator)[1], "xgboost", "XGBModel") else "skops"
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """`isinstance` without importing: a value of a module that isn't imported can't exist."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
+
+
+def _probabilities(estimator: Any, rows: Any, owner: str, n_classes: int) -> np.ndarray:
+    """Probabilities `(n_rows, n_classes)`, zero for the classes that the estimator was not fitted on."""
+    if not hasattr(estimator, "predict_proba"):
+        raise ValueError(
+            f"{owner}: a classifier must have `predict_proba`, but {type(estimator).__name__} has none; "
+            "wrap it in sklearn.calibration.CalibratedClassifierCV"
+        )
+    found = np.asarray(estimator.predict_proba(rows))
+    proba = found.astype(np.float64, copy=False)
+    if found.dtype != np.float64:  # float32 rows sum to 1 within 1e-7 only, which scikit-learn's log loss warns of
+        proba = proba / proba.sum(axis=1, keepdims=True)
+    if proba.shape[1] == n_classes:
+        return proba
+    aligned = np.zeros((len(proba), n_classes))
+    aligned[:, np.asarray(estimator.classes_, dtype=np.int64)] = proba
+    return aligned
+
+
+def _dump_estimator(member: Member, _: Signature) -> tuple[dict[str, bytes], dict[str, Any]]:
+    return {"model.skops": _dump_skops(member.estimator, f"member {member.name!r}")}, {}
+
+
+def _load_estimator(parts: Mapping[str, bytes], _: Mapping[str, Any]) -> Any:
+    return _load_skops(parts["model.skops"])
+
+
+def _dump_skops(value: Any, owner: str) -> bytes:
+    skops = _skops()
+    remedy = (
+        "build it of scikit-learn's own estimators, XGBoost (alone or last in a pipeline) or torch, "
+        "or add the type to TRUSTED_TYPES in shared/model.py once it is reviewed"
+    )
+    try:
+        content: bytes = skops.dumps(value)
+        types = skops.get_untrusted_types(data=content)
+    except Exception as err:
+        raise ModelError(f"{owner} can't be saved without pickle: {err}; {remedy}") from err
+    unknown = sorted(set(types) - set(TRUSTED_TYPES))
+    if unknown:
+        raise ModelError(
+            f"{owner} must be of types that load without running code, but holds {', '.join(unknown)}; {remedy}"
+        )
+    return content
+
+
+def _load_skops(content: bytes) -> Any:
+    skops = _skops()
+    unknown = sorted(set(skops.get_untrusted_types(data=content)) - set(TRUSTED_TYPES))
+    if unknown:
+        raise ModelError(f"a skops file must hold reviewed types only, but holds {', '.join(unknown)}; don't load it")
+    return skops.loads(content, trusted=TRUSTED_TYPES)
+
+
+def _skops() -> Any:
+    """skops.io, imported without torch, which scikit-learn's `all_estimators` would import where it is installed."""
+    if {"skops.io", "torch"} & sys.modules.keys():
+        return import_module("skops.io")
+    blocker = _Blocker("torch")
+    sys.meta_path.insert(0, blocker)
+    try:
+        return import_module("skops.io")
+    finally:
+        sys.meta_path.remove(blocker)
+
+
+@dataclass(eq=False)
+class _Blocker:
+    """A finder of modules for which one package is not installed."""
+
+    package: str
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.partition(".")[0] == self.package:
+            raise ModuleNotFoundError(f"{name} is not wanted here", name=name)
+
+
+def _split(estimator: Any) -> tuple[list[tuple[str, Any]], Any]:
+    """The steps of a pipeline before the last, and the last; an estimator that is no pipeline has no steps."""
+    if not _is_a(estimator, "sklearn.pipeline", "Pipeline"):
+        return [], estimator
+    return estimator.steps[:-1], estimator.steps[-1][1]
+
+
+def _dump_xgboost(member: Member, _: Signature) -> tuple[dict[str, bytes], dict[str, Any]]:
+    steps, model = _split(member.estimator)
+    parts = {"model.ubj": bytes(model.get_booster().save_raw("ubj"))}
+    if steps:
+        parts["steps.skops"] = _dump_skops(member.estimator[:-1], f"the steps of member {member.name!r}")
+    step = member.estimator.steps[-1][0] if model is not member.estimator else None
+    return parts, {"class": type(model).__name__, "n_jobs": model.n_jobs, "step": step}
+
+
+def _load_xgboost(parts: Mapping[str, bytes], facts: Mapping[str, Any]) -> Any:
+    import xgboost
+
+    known = {
+        c.__name__: c
+        for c in (xgboost.XGBClassifier, xgboost.XGBRegressor, xgboost.XGBRFClassifier, xgboost.XGBRFRegressor)
+    }
+    model = known[facts["class"]](n_jobs=facts["n_jobs"])
+    model.load_model(bytearray(parts["model.ubj"]))
+    if facts["step"] is None:
+        return model
+    from sklearn.pipeline import Pipeline
+
+    steps = _load_skops(parts["steps.skops"]).steps if "steps.skops" in parts else []
+    return Pipeline([*steps, (facts["step"], model)])
+
+
+def _forward(module: Any, rows: pd.DataFrame, shape: tuple[int, ...]) -> np.ndarray:
+    """What the module puts out for rows, as float64 on the CPU."""
+    import torch
+
+    values = np.require(rows.to_numpy(dtype=np.float32), requirements=["C", "W"]).reshape(-1, *shape)
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    with torch.inference_mode():
+        parts = [module(part.to(device)) for part in torch.from_numpy(values).split(_CHUNK)]
+        out: np.ndarray = torch.cat(parts).double().cpu().numpy()
+    return out
+
+
+def _softmax(logits: np.ndarray, owner: str, n_classes: int) -> np.ndarray:
+    if logits.ndim != 2 or logits.shape[1] != n_classes:
+        raise ValueError(
+            f"{owner}: the module must put out logits of shape (n_rows, {n_classes}), but they are {logits.shape}; "
+            "make its last layer as wide as there are classes"
+        )
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    proba: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return proba
+
+
+def _dump_torch(member: Member, signature: Signature) -> tuple[dict[str, bytes], dict[str, Any]]:
+    import torch
+
+    module = deepcopy(member.estimator).cpu().eval()
+    example = torch.zeros(2, *signature.shape)
+    try:
+        program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("rows")},))
+    except Exception as err:
+        raise ModelError(
+            f"member {member.name!r} must be a module that torch.export takes, for any number of rows, but: {err}; "
+            "keep Python's branches on tensor values and fixed row counts out of `forward`"
+        ) from err
+    program.example_inputs = None  # torch would pickle them into the archive
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    _check_archive(buffer.getvalue())
+    return {"model.pt2": buffer.getvalue()}, {}
+
+
+def _load_torch(parts: Mapping[str, bytes], _: Mapping[str, Any]) -> Any:
+    import torch
+
+    _check_archive(parts["model.pt2"])
+    with _environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
+        return torch.export.load(io.BytesIO(parts["model.pt2"])).module()
+
+
+_ARCHIVE = re.compile(
+    r"archive/(data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"|models/model\.json|data/sample_inputs/model\.pt|archive_format|archive_version|byteorder|\.data/\w+)"
+)
+
+
+def _check_archive(content: bytes) -> None:
+    """Refuse a `.pt2` with more in it than a graph and raw tensors: pickles, custom objects, compiled code.
+
+    Raises:
+        ModelError: the archive has such a part.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for part in archive.infolist():
+            pickled = part.filename.endswith("_config.json") and _has_pickles(archive.read(part))
+            sample = part.filename.endswith("sample_inputs/model.pt") and part.file_size
+            if pickled or sample or not _ARCHIVE.fullmatch(part.filename):
+                raise ModelError(
+                    f"a torch member must be a graph and plain tensors, but its archive has {part.filename}, which is "
+                    "unpickled or run when loaded; use plain tensors as parameters and buffers"
+                )
+
+
+def _has_pickles(config: bytes) -> bool:
+    return any(payload.get("use_pickle", True) for payload in json.loads(config)["config"].values())
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
+
+
+_KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "skops": (_dump_estimator, _load_estimator),
+    "xgboost": (_dump_xgboost, _load_xgboost),
+    "torch": (_dump_torch, _load_torch),
+}
