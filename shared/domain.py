@@ -85,7 +85,12 @@ class StrategySpec(Frozen):
 
 
 class StudySpec(Frozen):
-    """All that a worker needs to know of a study. `n_trials` is the budget: trials that finish."""
+    """All that a worker needs to know of a study.
+
+    `n_trials` is the budget: trials that finish. After `patience` finished trials without improvement the study stops
+    (0: never). `since` is when the run started: `max_failures` counts from there (None: from the study's start).
+    `warm_starts` are configurations that are evaluated first.
+    """
 
     name: str
     use_case: str
@@ -99,6 +104,8 @@ class StudySpec(Frozen):
     pruner: StrategySpec = StrategySpec()
     timeout_s: float | None = None
     max_failures: int = 5
+    patience: int = 0
+    since: datetime | None = None
     warm_starts: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -113,10 +120,14 @@ class TrialSummary(Frozen):
 
 
 class TuningResult(Frozen):
-    """How a study ended: the best trial, or the Pareto front (`front`) and the pick from it (`best`)."""
+    """How a study ended: the best trial, or the Pareto front (`front`) and the pick from it (`best`).
+
+    `top` are the best trials of distinct parameters, best first.
+    """
 
     study: str
     best: TrialSummary
+    top: tuple[TrialSummary, ...] = ()
     front: tuple[TrialSummary, ...] = ()
     counts: Mapping[str, int]
     wall_s: float

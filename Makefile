@@ -1,0 +1,35 @@
+# Each target sets up all it needs: a machine with Python >= 3.11, make and a package index is enough.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+BIN := .venv/bin
+USE_CASE ?= digits
+
+.PHONY: run test lint check bench clean
+
+run: .venv/.installed
+	@$(BIN)/evertune run $(USE_CASE)
+
+test: .venv/.installed
+	@$(BIN)/pytest
+
+lint: .venv/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+check: lint test
+
+bench: .venv/.installed
+	@$(BIN)/python -m benchmarks
+
+clean:
+	-$(BIN)/evertune services stop
+	rm -rf .venv .uv .evertune .metaflow
+
+.venv/.installed: pyproject.toml uv.lock | $(UV)
+	UV_COMPILE_BYTECODE=1 $(UV) sync --locked
+	@touch $@
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet uv

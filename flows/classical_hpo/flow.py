@@ -1,0 +1,24 @@
+"""Search the hyperparameters of classical models (anything with scikit-learn's interface) on a dataset version."""
+
+from pathlib import Path
+
+from metaflow import Config, trigger_on_finish
+from obproject import ProjectFlow
+
+import shared
+from shared.config import parse_use_case
+from shared.flow.hpo_steps import HPOSteps
+
+DIGITS = Path(__file__).parent.parent.parent / "configs" / "digits.toml"
+
+
+@trigger_on_finish(flow="DataPrepFlow")
+class ClassicalHPOFlow(HPOSteps, ProjectFlow):
+    """plan → tune (one task per worker, many trials each) → select → retrain → register."""
+
+    use_case = Config("use_case", default=str(DIGITS), parser=parse_use_case)
+    variant = "classical"
+
+
+if __name__ == "__main__":
+    ClassicalHPOFlow()
