@@ -1,0 +1,144 @@
+"""From a trial to its value, and from the best parameters to a fitted model: one path for every kind of objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from shared.domain import Dataset, DatasetRef
+from shared.model import Member, System
+from shared.training import classical
+from shared.training.scoring import check_metric
+from shared.tuning.objective import Objective, check_value
+
+if TYPE_CHECKING:
+    import numpy as np
+    import optuna
+    import pandas as pd
+
+    from shared.domain import Table
+
+Evaluate = Callable[["optuna.Trial"], float | tuple[float, ...]]
+
+
+def evaluator(objective: Objective, data: Dataset, metric: str, seed: int = 0) -> Evaluate:
+    """The function that a study optimizes, greater is better unless the objective scores itself.
+
+    A trial's random numbers come from `seed` + its number. Deep trials leave `best_epoch` in the user attributes.
+
+    Raises:
+        ConfigError: the metric can't score this target.
+        ObjectiveError: (by the function) what the objective returned breaks the contract.
+        optuna.TrialPruned: (by the function) the study's pruner gives the trial up.
+    """
+    if objective.kind == "build":
+        check_metric(metric, data.ref.table)
+
+    def evaluate(trial: optuna.Trial) -> float | tuple[float, ...]:
+        values = check_value(_value(objective, trial, data, metric, seed + trial.number), len(trial.study.directions))
+        return values if len(values) > 1 else values[0]
+
+    return evaluate
+
+
+def retrain(
+    objective: Objective,
+    params: Mapping[str, Any],
+    data: Dataset,
+    user_attrs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> System:
+    """A system of one member: the parameters, trained on all rows, a deep model for as many epochs as were best.
+
+    Raises:
+        ObjectiveError: the objective has nothing to train with.
+    """
+    fitted = _fit(objective, params, data, (user_attrs or {}).get("best_epoch"), seed)
+    return System(classical.signature(data.ref.table), (Member("model", fitted),))
+
+
+def fit_member(
+    objective: Objective,
+    params: Mapping[str, Any],
+    X: pd.DataFrame,
+    y: np.ndarray,
+    table: Table,
+    best_epoch: int | None = None,
+    seed: int = 0,
+    name: str = "model",
+) -> Member:
+    """The objective's model for fixed parameters, fitted on some rows: a fold's, or rows preprocessed before.
+
+    best_epoch: epochs of a deep model, by default its plan's.
+    """
+    return Member(name, _fit(objective, params, _rows_alone(X, y, table), best_epoch, seed))
+
+
+def _value(objective: Objective, trial: optuna.Trial, data: Dataset, metric: str, seed: int) -> Any:
+    if objective.kind == "trial":
+        return objective.objective(trial)
+    if objective.kind == "data":
+        return objective.objective(trial, data)
+    report = partial(_report, trial)
+    if objective.deep:
+        return _best_epoch_score(objective, trial, data, metric, report, seed)
+    return classical.cross_validate(objective.build(trial), data, metric, report, seed)
+
+
+def _best_epoch_score(
+    objective: Objective, trial: optuna.Trial, data: Dataset, metric: str, report: classical.Report, seed: int
+) -> float:
+    """Trained on the first split only, since epochs cost more than folds. The best epoch is kept on the trial."""
+    from shared.training import deep
+
+    rows, valid = next(data.splits())
+    with deep.seeded(seed):
+        fit = deep.train(
+            objective.build(trial),
+            objective.fit_plan(trial),
+            data.X.iloc[rows],
+            data.y[rows],
+            table=data.ref.table,
+            metric=metric,
+            valid=(data.X.iloc[valid], data.y[valid]),
+            on_epoch=report,
+            seed=seed,
+        )
+    trial.set_user_attr("best_epoch", fit.best_epoch)
+    return fit.best_score
+
+
+def _report(trial: optuna.Trial, step: int, value: float) -> None:
+    from optuna import TrialPruned
+
+    trial.report(value, step)
+    if trial.should_prune():
+        raise TrialPruned(f"after step {step}, at {value:.6g}")
+
+
+def _fit(objective: Objective, params: Mapping[str, Any], data: Dataset, best_epoch: int | None, seed: int) -> Any:
+    from optuna.trial import FixedTrial
+
+    trial = FixedTrial(dict(params))
+    if objective.kind != "build":
+        return objective.train(trial, data)
+    if not objective.deep:
+        return classical.fit(objective.build(trial), data.X, data.y, seed)
+    from shared.training import deep
+
+    with deep.seeded(seed):
+        module, plan = objective.build(trial), objective.fit_plan(trial)
+        return deep.train(module, plan, data.X, data.y, table=data.ref.table, epochs=best_epoch, seed=seed).module
+
+
+def _rows_alone(X: pd.DataFrame, y: np.ndarray, table: Table) -> Dataset:
+    """Rows as a dataset of no use case, for an objective's `train(trial, data)`; folds are dealt in turn."""
+    import numpy as np
+
+    ref = DatasetRef(
+        use_case="", fingerprint="", uri="", table=table, rows={"development": len(X)}, folds=5, source="rows",
+        created_at=datetime.min,
+    )  # fmt: skip
+    return Dataset(ref, X, y, np.arange(len(X)) % ref.folds)
