@@ -1,4 +1,4 @@
-"""`python -m benchmarks [overhead] [chain] [quality] [--repeat N] [--seeds N]`: measure, print tables, keep them as JSON."""
+"""`python -m benchmarks [overhead] [chain] [quality] [--repeat N] [--seeds N]`: measure, print, keep as JSON."""
 
 from enum import StrEnum
 from typing import Annotated

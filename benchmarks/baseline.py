@@ -1,4 +1,4 @@
-"""`python -m benchmarks.baseline USE_CASE`: the live champion and the untuned baseline on the same holdout rows, as JSON."""
+"""`python -m benchmarks.baseline USE_CASE`: champion and untuned baseline on the same holdout rows, as JSON."""
 
 import json
 import sys
@@ -36,7 +36,7 @@ def main(use_case: str) -> dict[str, float]:
 
 
 def compare_log_loss(y: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """y: codes `(n,)`; probabilities `(n, n_classes)`. The standard error is that of the paired rows' mean difference."""
+    """y: codes `(n,)`; probabilities `(n, n_classes)`. The standard error is that of the mean paired difference."""
     a, b = (np.log(np.clip(p[np.arange(len(y)), y], 1e-15, 1)) for p in (ours, theirs))
     return figures(a.mean(), b.mean(), (a - b).std(ddof=1) / np.sqrt(len(y)))
 

@@ -1,11 +1,14 @@
 """The whole chain on digits, from an installed environment: the first run by part, and again with unchanged data."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from statistics import median
 
 from benchmarks.report import Table
-from benchmarks.sandbox import Sandbox, sandbox
+from benchmarks.sandbox import ROOT, Sandbox, sandbox
 
 Interval = tuple[datetime, datetime]
 
@@ -31,12 +34,6 @@ def measure(repeat: int) -> Table:
 
 def covered(box: Sandbox) -> float:
     """Wall seconds during which at least one trial or retraining ran."""
-    import json
-    import sys
-    import subprocess
-
-    from benchmarks.sandbox import ROOT
-
     command = (sys.executable, "-m", "benchmarks.intervals", "digits")
     done = subprocess.run(command, cwd=ROOT, env=box.env, capture_output=True, text=True, check=True)
     intervals = [(datetime.fromisoformat(a), datetime.fromisoformat(b)) for a, b in json.loads(done.stdout)]

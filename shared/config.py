@@ -148,9 +148,11 @@ class UseCase(Frozen):
     @model_validator(mode="after")
     def _has_a_member(self) -> UseCase:
         if not self.members:
-            raise ValueError("needs a table [classical] or [deep]; add one with `objective = \"objectives/<name>.py\"`")
+            raise ValueError('needs a table [classical] or [deep]; add one with `objective = "objectives/<name>.py"`')
         if self.promotion and not self.system:
-            raise ValueError("[promotion] promotes what [system] tunes; add the table [system], or leave [promotion] out")
+            raise ValueError(
+                "[promotion] promotes what [system] tunes; add the table [system], or leave [promotion] out"
+            )
         return self
 
 
@@ -164,12 +166,12 @@ def load_use_case(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Us
     label = path.name if path.parent.name != "configs" else f"configs/{path.name}"
     tree = _toml(path.read_text(encoding="utf-8"), label)
     tree.setdefault("name", path.stem)
+    for override in overrides:
+        _apply(tree, override)
     if tree["name"] != path.stem:
         raise ConfigError(
             f"{label}: `name` must equal the file's name, but is {tree['name']!r}; write name = {path.stem!r}"
         )
-    for override in overrides:
-        _apply(tree, override)
     return _validate(tree, label)
 
 
@@ -230,7 +232,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {override}: {parent!r} is a value, not a table; `evertune config check` shows all")
+            raise ConfigError(
+                f"--set {override}: {parent!r} is a value, not a table; `evertune config check` shows all"
+            )
     node[leaf] = value
 
 
@@ -247,14 +251,13 @@ def _explain(error: Any, label: str) -> str:
     key = ".".join(p for p in loc if not p.startswith(("function-", "constrained", "literal", "int")))
     if error["type"] == "extra_forbidden":
         known = _keys_at(loc[:-1])
-        return (
-            f"{label}: `{key}` is not a key{did_you_mean(loc[-1], known)}; valid here: {', '.join(known)}"
-        )
+        return f"{label}: `{key}` is not a key{did_you_mean(loc[-1], known)}; valid here: {', '.join(known)}"
     rule = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{label}: `{key}` is missing; it is required"
     if rule.startswith("must be a scorer"):
-        return f"{label}: `tuning.metric` {rule.replace('knows', 'knows, but is ' + repr(error['input'].get('metric')), 1)}"
+        given = repr(error["input"].get("metric"))
+        return f"{label}: `tuning.metric` {rule.replace('knows', f'knows, but is {given}', 1)}"
     return f"{label}: `{key or 'config'}` breaks a rule: {rule} (it is {error['input']!r})"
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from metaflow import Config, Parameter, card, current, step, trigger_on_finish
 from obproject import ProjectFlow
 
-import shared
 from shared.config import parse_use_case
 from shared.flow import system
 from shared.flow.config import use_case_of
