@@ -1,0 +1,95 @@
+"""A config is parsed once; what breaks a rule is refused with file, key, value, rule and remedy."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shared.config import load_use_case, parse_use_case, use_cases
+from shared.domain import StrategySpec
+from shared.errors import ConfigError
+
+SHIPPED = ["breast_cancer", "diabetes", "digits", "fashion_mnist"]
+
+
+def test_every_shipped_config_is_valid() -> None:
+    assert use_cases() == SHIPPED
+    assert [load_use_case(name).name for name in SHIPPED] == SHIPPED
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("classical.n_trails=3", ["configs/digits.toml", "`classical.n_trails`", "mean 'n_trials'", "max_failures"]),
+        ("clasical.n_trials=3", ["`clasical`", "did you mean 'classical'"]),
+        ("tuning.metric=auc", ["`tuning.metric`", "'auc'", "did you mean 'roc_auc'", "evertune config metrics"]),
+        ("classical.n_trials=abc", ["`classical.n_trials`", "valid integer", "'abc'"]),
+        ("classical.n_trials=0", ["`classical.n_trials`", "greater than or equal to 1", "0"]),
+        ("data.holdout=2", ["`data.holdout`", "less than 1", "2"]),
+        ("compute.classical.gpux=1", ["`compute.classical.gpux`", "did you mean 'gpu'"]),
+        ("name=other", ["`name`", "the file's name", "'other'"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_refused_with_key_value_and_remedy(override: str, says: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_use_case("digits", [override])
+    assert [part for part in says if part not in str(refused.value)] == []
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"key\.path=value, but is 'classical'"):
+        load_use_case("digits", ["classical"])
+
+
+def test_an_unknown_use_case_lists_the_known() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'digits'.*breast_cancer, diabetes"):
+        load_use_case("digts")
+
+
+def test_a_file_that_is_not_toml_says_where(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[data\n")
+    with pytest.raises(ConfigError, match=r"broken\.toml: must be TOML, but .*line 1"):
+        load_use_case(broken)
+
+
+def test_a_config_without_members_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "empty.toml"
+    config.write_text(
+        'title = "x"\n[data]\nsource = "sklearn:iris"\ntarget = "target"\n[tuning]\nmetric = "accuracy"\n'
+    )
+    with pytest.raises(ConfigError, match=r"needs a table \[classical\] or \[deep\]"):
+        load_use_case(config)
+
+
+def test_promotion_without_a_system_is_refused(tmp_path: Path) -> None:
+    text = Path("configs/diabetes.toml").read_text().replace("[system]\nn_trials = 20\nlatency_budget_ms = 20.0\n", "")
+    (tmp_path / "diabetes.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"add the table \[system\]"):
+        load_use_case(tmp_path / "diabetes.toml")
+
+
+def test_overrides_reach_the_use_case() -> None:
+    use_case = load_use_case("digits", ["classical.n_trials=3", 'classical.sampler={ name = "TPESampler", seed = 1 }'])
+    assert use_case.classical is not None
+    assert use_case.classical.n_trials == 3
+    assert use_case.classical.sampler == StrategySpec(name="TPESampler", options={"seed": 1})
+
+
+def test_the_flows_parser_reads_toml_and_the_json_of_the_local_runner_alike() -> None:
+    from_toml = parse_use_case(Path("configs/digits.toml").read_text())
+    assert parse_use_case(json.dumps(from_toml)) == from_toml
+
+
+def test_a_flow_needs_the_name_in_the_text() -> None:
+    text = Path("configs/digits.toml").read_text().replace('name = "digits"', "")
+    with pytest.raises(ConfigError, match="add name = "):
+        parse_use_case(text)
+
+
+def test_the_metrics_are_scorers_of_scikit_learn_for_their_task() -> None:
+    from sklearn.metrics import get_scorer_names
+
+    from shared.config import CLASSIFICATION_METRICS, REGRESSION_METRICS
+
+    assert {*CLASSIFICATION_METRICS, *REGRESSION_METRICS} <= set(get_scorer_names())
