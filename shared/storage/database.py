@@ -1,0 +1,107 @@
+"""Connections to Evertune's database: `EVERTUNE_DATABASE_URL`, or `evertune` on the embedded server."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from shared.errors import ServiceError
+from shared.settings import settings
+from shared.storage import embedded, schema
+
+CONNECT_TIMEOUT_S = 10
+
+_migrated: set[str] = set()
+
+
+def connect() -> psycopg.Connection:
+    """A connection (autocommit; the caller closes it) to Evertune's database, its schema at HEAD.
+
+    Raises:
+        ServiceError: the database can't be reached or started. The message has no password in it.
+    """
+    connection = _open()
+    address = url()
+    if address not in _migrated:
+        schema.ensure(connection, address)
+        _migrated.add(address)
+    return connection
+
+
+def url() -> str:
+    """libpq URL of Evertune's database, with its password: not for messages, logs, tags or artifacts."""
+    external = settings().database_url
+    if external is None:
+        return embedded.url(settings().home, "evertune")
+    return libpq_url(external.get_secret_value())
+
+
+def answers() -> bool:
+    """Whether the database can be reached now, found out without starting or migrating anything."""
+    if settings().database_url is None:
+        return embedded.answers(settings().home)
+    try:
+        _open().close()
+    except ServiceError:
+        return False
+    return True
+
+
+def libpq_url(url: str) -> str:
+    """`postgresql://…` for a PostgreSQL URL in any spelling, SQLAlchemy's included.
+
+    Raises:
+        ServiceError: it is another kind of URL.
+    """
+    scheme, found, rest = url.partition("://")
+    if not found or scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise ServiceError(
+            "EVERTUNE_DATABASE_URL must be a PostgreSQL URL, but begins with "
+            f"'{scheme if found else url[:8]}'; write postgresql://user:password@host:5432/database"
+        )
+    return f"postgresql://{rest}"
+
+
+def sqlalchemy_url(url: str) -> str:
+    """The same database for SQLAlchemy, by the driver psycopg 3."""
+    return re.sub(r"^postgresql://", "postgresql+psycopg://", url)
+
+
+def describe(url: str) -> str:
+    """Host and database of a libpq URL, fit for messages."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return "an address that isn't a valid URL (is a special character in the password not percent-encoded?)"
+    host = str(parts.get("host") or "localhost").rpartition("@")[2]  # what is before an @ belongs to the password
+    port = f":{parts['port']}" if parts.get("port") else ""
+    return f"{host}{port}/{parts.get('dbname') or parts.get('user') or ''}"
+
+
+def _open() -> psycopg.Connection:
+    external = settings().database_url
+    if external is None:
+        return embedded.connect(settings().home, "evertune")
+    address = libpq_url(external.get_secret_value())
+    try:
+        return psycopg.connect(address, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+    except psycopg.Error as err:
+        raise _unreachable(address, err) from None  # the original may quote the URL
+
+
+def _unreachable(url: str, err: psycopg.Error) -> ServiceError:
+    """What is told of a database that can't be reached: host, database, cause, remedy; never the password."""
+    cause = " ".join(str(err).split()) if isinstance(err, psycopg.OperationalError) else "the URL can't be read"
+    return ServiceError(
+        f"Evertune's database must be reachable, but {describe(url)} isn't ({_redact(cause, url)}); "
+        "check EVERTUNE_DATABASE_URL, or unset it to use the embedded PostgreSQL"
+    )
+
+
+def _redact(text: str, url: str) -> str:
+    """`text` without the credentials of a URL, however they are quoted in it."""
+    credentials = url.partition("://")[2].rpartition("@")[0]
+    secret = credentials.partition(":")[2]
+    return text.replace(secret, "***") if secret else text
