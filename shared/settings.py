@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Read from the environment once per process; secrets stay `SecretStr` until a connection is opened."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     home: Path = Field(default_factory=lambda: project_root() / ".evertune", alias="EVERTUNE_HOME")
     database_url: SecretStr | None = Field(default=None, alias="EVERTUNE_DATABASE_URL")
