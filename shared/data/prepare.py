@@ -1,0 +1,139 @@
+"""From a source to a dataset version: read, check, fingerprint, split, and store what is new."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shared.config import UseCase
+from shared.data import fingerprint, profile, sources, split, store, validate
+from shared.domain import Dataset, DatasetRef, Table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset version, its profile, how it moved from the previous one, and whether it is the previous one."""
+
+    ref: DatasetRef
+    profile: dict[str, Any]
+    drift: dict[str, Any] | None
+    unchanged: bool
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Checked rows, in an order that follows from their content. X: features; target: labels as they came."""
+
+    X: pd.DataFrame
+    target: pd.Series
+    time: pd.Series | None
+    table: Table
+    fingerprint: str
+
+
+def prepare(use_case: UseCase, previous: DatasetRef | None, now: datetime) -> Prepared:
+    """The dataset version of what the source holds now; nothing is written if it is the previous one.
+
+    Raises:
+        DataError: the source can't be read, its rows can't be learned from, or the store can't be written.
+    """
+    rows = _read(use_case)
+    if previous and previous.fingerprint == rows.fingerprint and store.is_complete(previous):
+        logger.info("dataset unchanged", extra={"use_case": use_case.name, "fingerprint": rows.fingerprint})
+        return Prepared(previous, store.read_profile(previous), drift=None, unchanged=True)
+    whole = _split(rows, use_case, now, previous)
+    labels = rows.target.astype(str) if rows.table.classes else rows.target
+    described = profile.profile(rows.X, labels, rows.table, whole.ref.rows)
+    columns = {rows.table.target: whole.y, validate.FOLD: whole.fold}
+    store.write(whole.ref, rows.X.assign(**columns), described, ordered=whole.ordered)
+    logger.info("dataset version written", extra={"use_case": use_case.name, "uri": whole.ref.uri})
+    return Prepared(whole.ref, described, _drift(rows.X, labels, previous), unchanged=False)
+
+
+def in_memory(use_case: UseCase) -> Dataset:
+    """The development rows as `prepare` would store them, without a store or a database: to try out an objective.
+
+    Raises:
+        DataError: the source can't be read, or its rows can't be learned from.
+    """
+    return _development(_split(_read(use_case), use_case, datetime.now(tz=UTC), previous=None))
+
+
+def _read(use_case: UseCase) -> _Rows:
+    source = sources.read(use_case.data)
+    validate.check_frame(source.frame, use_case)
+    validate.check_target(source.frame[use_case.data.target], use_case)
+    frame = source.frame.iloc[np.argsort(fingerprint.row_hashes(source.frame), kind="stable")].reset_index(drop=True)
+    features = validate.features(frame, use_case)
+    target, time = use_case.data.target, use_case.data.time
+    table = Table(
+        features=tuple(features),
+        dtypes=tuple(str(frame[name].dtype) for name in features),
+        target=target,
+        task=use_case.tuning.task,
+        classes=_classes(frame[target]) if use_case.tuning.task == "classification" else (),
+        shape=source.shape or (len(features),),
+    )
+    identity = fingerprint.fingerprint(frame, _rules(use_case))
+    return _Rows(frame[features], frame[target], frame[time] if time else None, table, identity)
+
+
+def _rules(use_case: UseCase) -> dict[str, Any]:
+    """What, besides the rows, makes a dataset version another one."""
+    kept = use_case.data.model_dump(include={"target", "holdout", "time", "split_seed"})
+    return kept | {"folds": use_case.tuning.folds, "task": use_case.tuning.task}
+
+
+def _classes(target: pd.Series) -> tuple[str | int | bool, ...]:
+    """Sorted labels; whole numbers are ints, however the source stores them."""
+    values = np.sort(target.unique()).tolist()
+    whole = (int(value) if isinstance(value, float) else value for value in values)
+    return tuple(value if isinstance(value, str | int | bool) else str(value) for value in whole)
+
+
+def _split(rows: _Rows, use_case: UseCase, now: datetime, previous: DatasetRef | None) -> Dataset:
+    """All rows as one dataset, holdout included (fold -1), checked to be fit for tuning."""
+    config, folds = use_case.data, use_case.tuning.folds
+    if rows.time is None:
+        fold = split.by_hash(fingerprint.row_hashes(rows.X), config, folds)
+    else:
+        fold = split.by_time(rows.time.rank(method="dense").to_numpy(), config, folds)
+    n_holdout = int((fold == split.HOLDOUT).sum())
+    ref = DatasetRef(
+        use_case=use_case.name,
+        fingerprint=rows.fingerprint,
+        uri=store.uri(use_case.name, rows.fingerprint),
+        table=rows.table,
+        rows={"development": len(fold) - n_holdout, "holdout": n_holdout},
+        folds=folds,
+        source=config.source,
+        created_at=now,
+        previous=previous.fingerprint if previous else None,
+    )
+    whole = Dataset(ref, rows.X, _y(rows), fold, ordered=rows.time is not None)
+    validate.check_split(_development(whole), n_holdout, use_case)
+    return whole
+
+
+def _y(rows: _Rows) -> np.ndarray:
+    if rows.table.task == "regression":
+        return rows.target.to_numpy(dtype=np.float64)
+    return np.unique(rows.target.to_numpy(), return_inverse=True)[1].astype(np.int64)
+
+
+def _development(whole: Dataset) -> Dataset:
+    kept = whole.fold != split.HOLDOUT
+    return Dataset(whole.ref, whole.X[kept].reset_index(drop=True), whole.y[kept], whole.fold[kept], whole.ordered)
+
+
+def _drift(X: pd.DataFrame, labels: pd.Series, previous: DatasetRef | None) -> dict[str, Any] | None:
+    if previous is None or previous.table.target != labels.name or not store.is_complete(previous):
+        return None
+    return profile.drift(X, labels, store.read_profile(previous))

@@ -1,0 +1,134 @@
+"""What rows must be like to be learned from. Each rule is an error that says the rule, the value and the remedy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from shared.config import UseCase, did_you_mean
+from shared.domain import Dataset
+from shared.errors import DataError
+
+FOLD = "__fold"
+
+
+def check_frame(frame: pd.DataFrame, use_case: UseCase) -> None:
+    """The frame has rows, features, the target, and columns whose names are theirs alone.
+
+    Raises:
+        DataError: one of these isn't so.
+    """
+    config, label = use_case.data, f"configs/{use_case.name}.toml"
+    if frame.empty:
+        raise DataError(
+            f"{label}: `data.source` must give at least one row and one column, but {config.source} gives "
+            f"{len(frame)} rows and {frame.shape[1]} columns; check the file, or narrow the glob to files with rows"
+        )
+    repeated = frame.columns[frame.columns.duplicated()].unique()
+    if len(repeated):
+        raise DataError(
+            f"{label}: columns must have different names, but {config.source} repeats {_listed(repeated)}; "
+            "rename one of each"
+        )
+    _check_present(frame, config.target, f"{label}: `data.target`", config.source)
+    if config.time is not None:
+        _check_present(frame, config.time, f"{label}: `data.time`", config.source)
+        if frame[config.time].dtype.kind not in "iufM":
+            raise DataError(
+                f"{label}: `data.time` must be a column of dates or numbers, but {config.time!r} holds text such as "
+                f"'{frame[config.time].iloc[0]}'; write dates as 2026-01-31 or 2026-01-31T12:00:00"
+            )
+    if not features(frame, use_case):
+        raise DataError(
+            f"{label}: {config.source} must have a column besides target and time, but has only "
+            f"{_listed(frame.columns)}; add the features"
+        )
+    if FOLD in frame.columns:
+        raise DataError(f"{label}: {FOLD} is the name of Evertune's own column; rename that of {config.source}")
+
+
+def features(frame: pd.DataFrame, use_case: UseCase) -> list[str]:
+    """The columns that a model may learn from: all but the target and the time."""
+    return [name for name in frame.columns if name not in (use_case.data.target, use_case.data.time)]
+
+
+def check_target(target: pd.Series, use_case: UseCase) -> None:
+    """The target suits the metric: two classes at least, or finite numbers.
+
+    Raises:
+        DataError: it doesn't.
+    """
+    label, metric = f"configs/{use_case.name}.toml", use_case.tuning.metric
+    numeric = pd.api.types.is_numeric_dtype(target)
+    if use_case.tuning.task == "regression":
+        if not numeric:
+            raise DataError(
+                f"{label}: `tuning.metric` = {metric!r} needs a numeric target, but {target.name!r} holds text such as "
+                f"'{target.iloc[0]}'; take a classification metric, or name another `data.target`"
+            )
+        infinite = int((~np.isfinite(target.to_numpy(dtype=np.float64))).sum())
+        if infinite:
+            raise DataError(
+                f"{label}: the target must be finite, but {target.name!r} is infinite in {infinite} rows; remove them"
+            )
+        return
+    classes = target.unique()
+    if len(classes) < 2:
+        raise DataError(
+            f"{label}: `tuning.metric` = {metric!r} needs at least 2 classes, but {target.name!r} has only "
+            f"'{classes[0]}' in all {len(target)} rows; add rows of another class, or name another `data.target`"
+        )
+    if target.dtype.kind == "f" and (target % 1 != 0).any():
+        raise DataError(
+            f"{label}: `tuning.metric` = {metric!r} needs classes, but {target.name!r} holds fractions such as "
+            f"{target[target % 1 != 0].iloc[0]}; take a regression metric such as 'r2', or name another `data.target`"
+        )
+
+
+def check_split(development: Dataset, n_holdout: int, use_case: UseCase) -> None:
+    """Each fold can be trained and scored: every class in every training part, two rows in every part, a holdout.
+
+    Raises:
+        DataError: one of these isn't so.
+    """
+    label, remedy = f"configs/{use_case.name}.toml", "use fewer folds (`tuning.folds`), or add rows"
+    n_rows = len(development.y)
+    if not n_holdout:
+        raise DataError(
+            f"{label}: `data.holdout` = {use_case.data.holdout} must hold out at least one row, but holds out none of "
+            f"{n_rows}; raise it, or add rows"
+        )
+    classes = development.ref.table.classes
+    for k, (train, valid) in enumerate(development.splits()):
+        if min(len(train), len(valid)) < 2:
+            raise DataError(
+                f"{label}: each of the {use_case.tuning.folds} folds needs at least 2 rows to train on and 2 to score, "
+                f"but fold {k} has {len(train)} and {len(valid)} of {n_rows} development rows; {remedy}"
+            )
+        learned = set(np.unique(development.y[train]))
+        absent = [name for code, name in enumerate(classes) if code not in learned]
+        if absent:
+            raise DataError(
+                f"{label}: each class must be in every training fold, but fold {k} of {use_case.tuning.folds} would be "
+                f"trained without {_listed(absent)}; {remedy} of that class"
+            )
+
+
+def _check_present(frame: pd.DataFrame, column: str, key: str, source: str) -> None:
+    if column not in frame.columns:
+        known = [str(name) for name in frame.columns]
+        raise DataError(
+            f"{key} must be a column of {source}, but is {column!r}{did_you_mean(column, known)}; "
+            f"it has: {_listed(known)}"
+        )
+    missing = int(frame[column].isna().sum())
+    if missing:
+        raise DataError(
+            f"{key} must have a value in every row, but {column!r} is missing in {missing} of {len(frame)} rows; "
+            "fill them in, or remove these rows"
+        )
+
+
+def _listed(names: object, most: int = 12) -> str:
+    shown = [str(name) for name in names]  # type: ignore[attr-defined]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
