@@ -49,12 +49,12 @@ class Objective:
 
     @classmethod
     def load(cls, path: str | Path, label: str | None = None) -> Objective:
-        """The objective of a file; `label` is how errors call it, by default the path as given.
+        """The objective of a file; `label` is how errors call it, by default the path, from the working directory.
 
         Raises:
             ObjectiveError: there is no such file, it can't be imported, or it breaks the contract.
         """
-        return cls.from_source(_read(Path(path)), label or str(path))
+        return cls.from_source(_read(Path(path)), label or _label(Path(path)))
 
     @classmethod
     def from_source(cls, source: str, label: str) -> Objective:
@@ -156,19 +156,23 @@ def _number(value: Any) -> float:
     return number
 
 
+def _label(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as err:
         there = sorted(p.name for p in path.parent.glob("*.py"))
         raise ObjectiveError(
-            f"{path}: there is no such objective file{did_you_mean(path.name, there)}; "
-            f"{path.parent} has {', '.join(there) or 'no .py file'}; "
+            f"{_label(path)}: there is no such objective file{did_you_mean(path.name, there)}; "
+            f"{_label(path.parent)} has {', '.join(there) or 'no .py file'}; "
             "`objective` in the config is a path relative to the flow's folder"
         ) from err
     except (OSError, UnicodeDecodeError) as err:
         raise ObjectiveError(
-            f"{path}: an objective must be a readable UTF-8 file, but {err}; save it as UTF-8"
+            f"{_label(path)}: an objective must be a readable UTF-8 file, but {err}; save it as UTF-8"
         ) from err
 
 
@@ -241,7 +245,7 @@ def _check_signature(function: Callable[..., Any], name: str, arguments: tuple[s
             else f"`{name}({', '.join(arguments)})`"
         )
         raise ObjectiveError(
-            f"{label}: must define {rule}, but `{name}` takes {len(names)} parameters, {inspect.signature(function)}; "
+            f"{label}: must define {rule}, but `{name}` takes {inspect.signature(function)}; "
             "change them, or give the others a default"
         )
 

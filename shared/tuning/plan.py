@@ -35,7 +35,7 @@ class FitPlan(Frozen):
     def _known_optimizer(cls, name: str) -> str:
         known = _optimizers()
         if name not in known:
-            raise ValueError(f"must be one of {', '.join(known)}{did_you_mean(name, known)}")
+            raise ValueError(f"must be one of {', '.join(known)}")
         return name
 
     @field_validator("transform")

@@ -1,0 +1,231 @@
+"""The loop of a worker: reserve a slot of the budget, ask for a trial, evaluate it, tell; until the budget is full."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from shared.domain import Direction, StudySpec
+from shared.errors import ServiceError
+from shared.tuning.objective import check_value
+from shared.tuning.stopping import INTERRUPTED, reason_to_stop
+from shared.tuning.study import open_study
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial, TrialState
+
+    from shared.storage.slots import Slot, Slots
+
+logger = logging.getLogger(__name__)
+
+Evaluate = Callable[["optuna.Trial"], float | Sequence[float]]
+OnTrial = Callable[["FrozenTrial"], None]
+
+# A worker that waits for the others' last trials looks again after so long, then after twice as long, up to the last.
+POLL_S = (0.02, 1.0)
+ERROR_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class WorkerStats:
+    """What a worker did. trials: those that it ended; stopped: why, if the budget wasn't the reason."""
+
+    worker: int
+    trials: int
+    wall_s: float
+    cpu_s: float
+    evaluate_s: float
+    last_error: str = ""
+    stopped: str = ""
+
+
+def run_worker(
+    spec: StudySpec,
+    evaluate: Evaluate,
+    *,
+    worker: int = 0,
+    storage: BaseStorage | None = None,
+    on_trial: OnTrial | None = None,
+) -> WorkerStats:
+    """Run trials of a study in this process until as many as its budget have finished, over all workers.
+
+    A trial that raises is FAIL, with the end of its traceback as user attribute `error`; its configuration is run once
+    more, and so is that of a trial whose worker died. The study stops early for the reasons of `stopping`, between two
+    trials: none is cut off. `timeout_s` counts from this call.
+
+    worker: 0 enqueues the warm starts, so there must be one. on_trial: called with each trial that this worker ended.
+
+    Raises:
+        ServiceError: the database was lost.
+        KeyboardInterrupt, SystemExit: as they came (SIGTERM is SystemExit); the running trial is told FAIL before.
+    """
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        with _sigterm_exits():
+            return _Worker(spec, evaluate, worker, open_study(spec, storage, worker), on_trial).run()
+    except StorageInternalError as err:
+        raise ServiceError(
+            f"study {spec.name} needs its database, but lost it ({err.__cause__ or err}); what has finished is kept: "
+            "run the flow again when `evertune services status` shows it running"
+        ) from err
+
+
+@dataclass
+class _Worker:
+    spec: StudySpec
+    evaluate: Evaluate
+    worker: int
+    study: optuna.Study
+    on_trial: OnTrial | None = None
+    trials: int = 0
+    evaluate_s: float = 0.0
+    last_error: str = ""
+    started: float = field(default_factory=time.perf_counter)
+
+    def run(self) -> WorkerStats:
+        from shared.storage.slots import Slots
+
+        cpu_s = _cpu_s()
+        self.study._thread_local.in_optimize_loop = True  # a sampler or an objective may call `study.stop()`
+        if self.worker == 0:
+            enqueue_warm_starts(self.study, self.spec)
+        stopped = self._loop(Slots(self.spec.name, self.spec.n_trials, self.worker))
+        return WorkerStats(
+            self.worker,
+            self.trials,
+            time.perf_counter() - self.started,
+            _cpu_s() - cpu_s,
+            self.evaluate_s,
+            self.last_error,
+            stopped,
+        )
+
+    def _loop(self, slots: Slots) -> str:
+        pause = POLL_S[0]
+        while not (stopped := self._reason_to_stop()):
+            for trial_id in slots.reap():
+                fail(self.study, trial_id, "worker lost", "its process died")
+            slot = slots.reserve()
+            if slot is not None:
+                self._run_trial(slot)
+                pause = POLL_S[0]
+            elif slots.full:
+                break
+            else:
+                time.sleep(pause)
+                pause = min(2 * pause, POLL_S[1])
+        return stopped
+
+    def _reason_to_stop(self) -> str:
+        if self.study._stop_flag:
+            return "stopped by its sampler or objective"
+        return reason_to_stop(self.spec, self.study.get_trials(deepcopy=False), time.perf_counter() - self.started)
+
+    def _run_trial(self, slot: Slot) -> None:
+        trial = self.study.ask()
+        slot.attach(trial._trial_id)
+        try:
+            state, values = self._evaluate(trial)
+        except Exception as err:  # noqa: BLE001  # whatever an objective raises costs one trial
+            self.last_error = _tail(err)
+            fail(self.study, trial._trial_id, "raised", self.last_error)
+            slot.release()
+        except BaseException as err:
+            with suppress(Exception):  # what can't be told now is found by `reap`
+                fail(self.study, trial._trial_id, INTERRUPTED, repr(err))
+                slot.release()
+            raise
+        else:
+            self.study.tell(trial, values, state)
+            slot.finish()
+        self.trials += 1
+        self._ended(trial)
+
+    def _evaluate(self, trial: optuna.Trial) -> tuple[TrialState, tuple[float, ...] | None]:
+        from optuna import TrialPruned
+        from optuna.trial import TrialState
+
+        started = time.perf_counter()
+        try:
+            return TrialState.COMPLETE, check_value(self.evaluate(trial), len(self.spec.directions))
+        except TrialPruned:
+            return TrialState.PRUNED, None
+        finally:
+            self.evaluate_s += time.perf_counter() - started
+
+    def _ended(self, trial: optuna.Trial) -> None:
+        ended = self.study._storage.get_trial(trial._trial_id)
+        logger.info("trial ended", extra={"study": self.spec.name, "trial": ended.number, "state": ended.state.name})
+        if self.on_trial is not None:
+            self.on_trial(ended)
+
+
+def enqueue_warm_starts(study: optuna.Study, spec: StudySpec) -> None:
+    """Let the warm starts be the next trials, as many as the budget has room for, each once per study."""
+    for params in spec.warm_starts[: spec.n_trials]:
+        study.enqueue_trial(dict(params), user_attrs={"warm_start": True}, skip_if_exists=True)
+
+
+def fail(study: optuna.Study, trial_id: int, cause: str, error: str) -> None:
+    """Tell that a running trial failed, and enqueue its configuration once more unless it is a rerun itself."""
+    from optuna.trial import TrialState
+
+    trial = study._storage.get_trial(trial_id)
+    if trial.state.is_finished():
+        return
+    study._storage.set_trial_user_attr(trial_id, "cause", cause)
+    study._storage.set_trial_user_attr(trial_id, "error", error)
+    study.tell(trial.number, state=TrialState.FAIL)
+    logger.warning("trial failed", extra={"study": study.study_name, "trial": trial.number, "cause": cause})
+    if trial.params and "rerun_of" not in trial.user_attrs:
+        study.enqueue_trial(trial.params, user_attrs={"rerun_of": trial.number})
+
+
+def tune_in_memory(
+    evaluate: Evaluate, n_trials: int = 3, directions: Sequence[Direction] = ("maximize",), seed: int = 0
+) -> optuna.Study:
+    """Try an objective out: the same loop without a database, in which a trial that raises stops."""
+    import optuna
+
+    study = optuna.create_study(directions=list(directions), sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(lambda trial: check_value(evaluate(trial), len(directions)), n_trials=n_trials)
+    return study
+
+
+def _tail(error: Exception) -> str:
+    """The end of a traceback: where it was raised, and what."""
+    return "".join(traceback.format_exception(error, limit=-3)).strip()[-ERROR_CHARACTERS:]
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and its ended children so far."""
+    return sum(os.times()[:4])
+
+
+@contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """SIGTERM raises SystemExit, so that a running trial can be told FAIL."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def exit_(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, exit_)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
