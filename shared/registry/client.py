@@ -1,0 +1,275 @@
+"""Model versions in MLflow: registered as a pyfunc by "models from code", found by alias, loaded without unpickling."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared import model
+from shared.domain import ModelVersion
+from shared.errors import RegistryError
+from shared.registry.lineage import from_tags, to_tags
+from shared.settings import settings
+from shared.storage import services
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+_ARTIFACT = "system"  # name of the folder of native files among the artifacts of the pyfunc
+
+_MLFLOW = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # else it copies the project's uv.lock into every model
+}
+
+# The end of the script that MLflow runs to load the model; before it stands the source of shared/model.py.
+_SERVED = '''
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class ServedSystem(PythonModel):
+    """Labels or values of raw rows; with the parameter `output="proba"`, a frame with a probability per class."""
+
+    def load_context(self, context):
+        self.system = load(context.artifacts["system"])
+
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        output = (params or {}).get("output", "label")
+        if output == "label":
+            return self.system.predict(model_input)
+        if output != "proba":
+            raise ValueError(f'`output` must be "label" or "proba", but is {output!r}')
+        proba = self.system.predict_proba(model_input)
+        return pd.DataFrame(proba, columns=[str(c) for c in self.system.signature.classes])
+
+
+set_model(ServedSystem())
+'''
+
+
+def register(
+    name: str,
+    files: Mapping[str, bytes],
+    *,
+    use_case: str,
+    example: pd.DataFrame,
+    predictions: np.ndarray,
+    metrics: Mapping[str, float],
+    params: Mapping[str, Any],
+    lineage: Mapping[str, str],
+    alias: str | None = None,
+) -> ModelVersion:
+    """Add a version to the registered model `name`, with a run that holds its metrics, parameters and lineage.
+
+    files: a system saved by `model.save`; example: a few raw rows; predictions: the system's for the example.
+    params: may be nested; lineage: see `shared.registry.lineage.lineage`.
+
+    Raises:
+        RegistryError: MLflow refuses it.
+        ServiceError: MLflow's database can't be reached.
+    """
+    tags = {**to_tags(lineage), "evertune.use_case": use_case}
+    with _registry(f"register a version of {name}") as client, tempfile.TemporaryDirectory() as tmp:
+        experiment = _experiment(client, name)
+        run_id = client.create_run(experiment, tags=tags, run_name=lineage.get("run")).info.run_id
+        _log(client, run_id, metrics, params)
+        logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
+        folder = _save(files, example, predictions, run_id, logged.model_id, Path(tmp))
+        client.log_model_artifacts(logged.model_id, str(folder))
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.set_terminated(run_id)
+        _ensure_registered_model(client, name, use_case)
+        created = client.create_model_version(
+            name, logged.artifact_location, run_id, tags=tags, description=_describe(lineage), model_id=logged.model_id
+        )
+        if alias:
+            client.set_registered_model_alias(name, alias, created.version)
+        logger.info("model registered", extra={"model": name, "version": created.version, "alias": alias})
+        return _version(client, name, created.version)
+
+
+def champion(name: str) -> ModelVersion | None:
+    """The version that is served; None: there is none yet."""
+    return by_alias(name, CHAMPION)
+
+
+def challenger(name: str) -> ModelVersion | None:
+    """The newest version that wants to be served, or to be a member of what is; None: there is none yet."""
+    return by_alias(name, CHALLENGER)
+
+
+def by_alias(name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias stands at; None: there is no such model or alias."""
+    with _registry(f"look up {name}@{alias}") as client:
+        version = _aliases(client, name).get(alias)
+        return None if version is None else _version(client, name, version)
+
+
+def versions(name: str) -> list[ModelVersion]:
+    """All versions of a registered model, the newest first."""
+    with _registry(f"list the versions of {name}") as client:
+        found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
+        return [_version(client, name, v.version) for v in found]
+
+
+def set_alias(name: str, alias: str, version: int) -> None:
+    """Move an alias. For `champion` use `promotion.promote`, which locks and keeps the log."""
+    with _registry(f"set {name}@{alias}") as client:
+        client.set_registered_model_alias(name, alias, str(version))
+
+
+def load_version(version: ModelVersion) -> model.System:
+    """The system of a version, from its native files; nothing is unpickled or run.
+
+    Raises:
+        RegistryError: the files can't be fetched, or hold what Evertune doesn't load.
+    """
+    with _registry(f"load {version.uri}") as client, tempfile.TemporaryDirectory() as tmp:
+        from mlflow.artifacts import download_artifacts
+
+        location = client.get_model_version_download_uri(version.name, str(version.version))
+        uri = f"{location}/artifacts/{_ARTIFACT}"
+        return model.load(download_artifacts(uri, dst_path=tmp, tracking_uri=client.tracking_uri))
+
+
+@contextmanager
+def _registry(what: str) -> Iterator[MlflowClient]:
+    """A client of MLflow, its tables there, its logs and its telemetry off; its errors become RegistryErrors."""
+    for variable, value in _MLFLOW.items():
+        os.environ.setdefault(variable, value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    uri = services.prepare_mlflow(lambda uri: MlflowClient(uri).search_experiments(max_results=1))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield MlflowClient(uri, uri)
+    except (MlflowException, model.ModelError, OSError) as err:
+        raise RegistryError(f"can't {what}: {err}") from err
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    """Version by alias; empty where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases: dict[str, str] = client.get_registered_model(name).aliases
+    except MlflowException as err:
+        if err.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return aliases
+
+
+def _version(client: MlflowClient, name: str, version: str) -> ModelVersion:
+    found = client.get_model_version(name, version)
+    metrics = client.get_run(found.run_id).data.metrics if found.run_id else {}
+    return ModelVersion(
+        name=name,
+        version=int(found.version),
+        aliases=tuple(sorted(found.aliases)),
+        lineage=from_tags(found.tags),
+        metrics=metrics,
+    )
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    """Id of the experiment of a registered model, made where it isn't there yet."""
+    from mlflow.exceptions import MlflowException
+
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    is_server = client.tracking_uri.startswith("http")
+    location = None if is_server else (settings().home.absolute() / "mlflow" / name).as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as err:
+        if err.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(name).experiment_id)  # another process was faster
+
+
+def _ensure_registered_model(client: MlflowClient, name: str, use_case: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, tags=to_tags({"use_case": use_case}))
+    except MlflowException as err:
+        if err.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _log(client: MlflowClient, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Metric, Param
+
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
+        params=[Param(key, value) for key, value in _flat(params)],
+    )
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested parameters as dotted keys that MLflow takes, their values as text of at most 6000 characters."""
+    for key, value in params.items():
+        path = prefix + re.sub(r"[^\w\-. :/]", "_", str(key))
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}.")
+        else:
+            yield path, str(value)[:6000]
+
+
+def _describe(lineage: Mapping[str, str]) -> str:
+    study, trial = lineage.get("study"), lineage.get("trial")
+    source = f" from trial {trial} of the study {study}" if study and trial else ""
+    return f"Made by Evertune{source}, on dataset version {lineage.get('dataset', 'unknown')[:12]}."
+
+
+def _save(
+    files: Mapping[str, bytes], example: pd.DataFrame, predictions: np.ndarray, run_id: str, model_id: str, tmp: Path
+) -> Path:
+    """MLflow's model folder: the script that loads the system, its native files, signature, requirements."""
+    from mlflow.models import Model, infer_signature
+    from mlflow.pyfunc import save_model
+
+    for name, content in files.items():
+        path = tmp / _ARTIFACT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    script = tmp / "served.py"
+    script.write_text(inspect.getsource(model) + _SERVED, encoding="utf-8")
+    packages = {**json.loads(files["manifest.json"])["packages"], "mlflow": installed("mlflow")}
+    is_classifier = bool(json.loads(files["manifest.json"])["signature"]["classes"])
+    save_model(
+        str(tmp / "model"),
+        python_model=str(script),
+        artifacts={_ARTIFACT: str(tmp / _ARTIFACT)},
+        signature=infer_signature(example, predictions, params={"output": "label"} if is_classifier else None),
+        input_example=example,
+        pip_requirements=[f"{package}=={version}" for package, version in packages.items()],
+        mlflow_model=Model(run_id=run_id, model_id=model_id),
+    )
+    return tmp / "model"
