@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from shared.tuning.worker import WorkerStats
 
-Pick = Callable[[Sequence[TrialSummary]], TrialSummary]
+Choose = Callable[[Sequence[TrialSummary]], TrialSummary]
 TOP = 10
 
 
 def select(
-    spec: StudySpec, storage: BaseStorage | None = None, stats: Sequence[WorkerStats] = (), pick: Pick | None = None
+    spec: StudySpec, storage: BaseStorage | None = None, stats: Sequence[WorkerStats] = (), pick: Choose | None = None
 ) -> TuningResult:
     """The result of a study. stats: what the workers returned. pick: chooses among all complete trials.
 

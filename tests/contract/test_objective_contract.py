@@ -170,7 +170,7 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         ("def build(trial, data): pass", ["`build` takes (trial, data)", "give the others a default"]),
         (
             "def objective(a, b, c): pass",
-            ["must define `objective(trial)` or `objective(trial, data)`", "takes (a, b, c)"],
+            ["must define `objective(trial)` or `objective(", "takes (a, b, c)"],
         ),
         ("def objective(*, trial): pass", ["must define `objective(trial)` or `objective(trial, data)`"]),
         (OWN + "def train(trial): pass", ["must define `train(trial, data)`, but `train` takes (trial)"]),
