@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -135,8 +134,7 @@ def test_an_open_study_says_what_it_is_about_and_opens_again() -> None:
     assert (about["n_trials"], about["fingerprint"], about["objective_hash"]) == (50, spec.fingerprint, BUILD.hash)
 
 
-def test_a_continued_study_draws_other_numbers_than_it_began_with(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
+def test_a_continued_study_draws_other_numbers_than_it_began_with() -> None:
     spec = StudySpec(
         name="s", use_case="toy", variant="classical", fingerprint="f", objective_hash="h", directions=("maximize",),
         n_trials=9,
