@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 
 from shared.settings import settings
-from shared.storage import embedded, schema
+from shared.storage import embedded
 from shared.storage.database import sqlalchemy_url
+from shared.storage.studies import open_storage
 
 # Tests kill processes, never the machine: the page cache is durable enough, and five times as fast.
 FAST = ("fsync = off", "synchronous_commit = off", "full_page_writes = off", "max_connections = 300")
@@ -51,6 +52,7 @@ def server() -> Iterator[Server]:
         for setting in FAST:
             connection.execute(f"ALTER SYSTEM SET {setting}")
     embedded.stop(home)
+    embedded.connect(home, "postgres").close()
     try:
         yield Server(home)
     finally:
@@ -61,8 +63,11 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def evertune_template(server: Server) -> str:
     """A database with Evertune's tables and Optuna's."""
-    with embedded.connect(server.home, "evertune") as connection:
-        schema.ensure(connection, server.url("evertune"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVERTUNE_DATABASE_URL", server.url("evertune"))
+        settings.cache_clear()
+        open_storage().engine.dispose()
+    settings.cache_clear()
     return "evertune"
 
 

@@ -25,8 +25,15 @@ def connect() -> psycopg.Connection:
     connection = _open()
     address = url()
     if address not in _migrated:
-        schema.ensure(connection, address)
+        schema.ensure(connection, _open)
         _migrated.add(address)
+    return connection
+
+
+def connect_dbapi() -> psycopg.Connection:
+    """The same without autocommit, as SQLAlchemy's pools want it: `creator=connect_dbapi`, and no URL to leak."""
+    connection = connect()
+    connection.autocommit = False
     return connection
 
 
@@ -86,9 +93,12 @@ def _open() -> psycopg.Connection:
         return embedded.connect(settings().home, "evertune")
     address = libpq_url(external.get_secret_value())
     try:
-        return psycopg.connect(address, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+        connection = psycopg.connect(address, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
     except psycopg.Error as err:
         raise _unreachable(address, err) from None  # the original may quote the URL
+    # Optuna's tables stay in `public` also where the user is called evertune, as our schema is.
+    connection.execute("SET search_path TO public")
+    return connection
 
 
 def _unreachable(url: str, err: psycopg.Error) -> ServiceError:

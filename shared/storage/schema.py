@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,8 +24,10 @@ LOCK = "SELECT pg_advisory_lock(hashtextextended('evertune.schema', 0))"
 UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('evertune.schema', 0))"
 
 
-def ensure(connection: psycopg.Connection, url: str) -> None:
+def ensure(connection: psycopg.Connection, connect: Callable[[], psycopg.Connection]) -> None:
     """Bring the schema `evertune` to HEAD: one SELECT where it is there already, else the migrations, once.
+
+    connect: opens another connection to the same database, for the migrations.
 
     Raises:
         ServiceError: a newer Evertune has migrated this database.
@@ -34,7 +36,7 @@ def ensure(connection: psycopg.Connection, url: str) -> None:
         return
     with exclusive(connection):
         if (found := revision(connection)) != HEAD:
-            _upgrade(url, found)
+            _upgrade(connect, found)
             logger.info("schema migrated", extra={"from": found, "to": HEAD})
 
 
@@ -57,12 +59,12 @@ def exclusive(connection: psycopg.Connection) -> Iterator[None]:
         connection.execute(UNLOCK)
 
 
-def _upgrade(url: str, found: str | None) -> None:
+def _upgrade(connect: Callable[[], psycopg.Connection], found: str | None) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
 
-    config = Config(attributes={"url": url})
+    config = Config(attributes={"connect": connect})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     try:
         command.upgrade(config, "head")
