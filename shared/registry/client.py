@@ -92,8 +92,8 @@ def register(
     with _registry(f"register a version of {name}") as client, tempfile.TemporaryDirectory() as tmp:
         experiment = _experiment(client, name)
         run_id = client.create_run(experiment, tags=tags, run_name=lineage.get("run")).info.run_id
-        _log(client, run_id, metrics, params)
         logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
+        _log(client, run_id, logged.model_id, metrics, params)
         folder = _save(files, example, predictions, run_id, logged.model_id, Path(tmp))
         client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, "READY")
@@ -221,15 +221,18 @@ def _ensure_registered_model(client: MlflowClient, name: str, use_case: str) -> 
             raise
 
 
-def _log(client: MlflowClient, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any]) -> None:
-    from mlflow.entities import Metric, Param
+def _log(
+    client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[str, float], params: Mapping[str, Any]
+) -> None:
+    from mlflow.entities import LoggedModelOutput, Metric, Param
 
     now = int(time.time() * 1000)
     client.log_batch(
         run_id,
-        metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
+        metrics=[Metric(key, float(value), now, 0, model_id=model_id) for key, value in metrics.items()],
         params=[Param(key, value) for key, value in _flat(params)],
     )
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -261,13 +264,14 @@ def _save(
         path.write_bytes(content)
     script = tmp / "served.py"
     script.write_text(inspect.getsource(model) + _SERVED, encoding="utf-8")
-    packages = {**json.loads(files["manifest.json"])["packages"], "mlflow": installed("mlflow")}
-    is_classifier = bool(json.loads(files["manifest.json"])["signature"]["classes"])
+    manifest = json.loads(files["manifest.json"])
+    packages = {**manifest["packages"], "mlflow": installed("mlflow")}
+    output = {"output": "label"} if manifest["signature"]["classes"] else None
     save_model(
         str(tmp / "model"),
         python_model=str(script),
         artifacts={_ARTIFACT: str(tmp / _ARTIFACT)},
-        signature=infer_signature(example, predictions, params={"output": "label"} if is_classifier else None),
+        signature=infer_signature(example, predictions, params=output),
         input_example=example,
         pip_requirements=[f"{package}=={version}" for package, version in packages.items()],
         mlflow_model=Model(run_id=run_id, model_id=model_id),
