@@ -1,0 +1,55 @@
+"""`evertune config`: the use cases of this project, and what their configs come to."""
+
+from __future__ import annotations
+
+import typer
+
+from shared.cli.options import Overrides, UseCaseName
+
+app = typer.Typer(help="The use cases and their configs.", no_args_is_help=True)
+
+
+@app.command()
+def check(use_case: UseCaseName = "digits", overrides: Overrides = None) -> None:
+    """Check a config and the objectives that it names, and print it with all defaults and overrides."""
+    from rich.console import Console
+
+    from shared.config import load_use_case
+    from shared.events.graph import read_graph
+    from shared.settings import project_root
+    from shared.tuning.objective import Objective
+    from shared.tuning.study import check_objective
+
+    config = load_use_case(use_case, overrides or ())
+    for flow in read_graph(project_root()).flows.values():
+        if flow.variant in config.members and (member := getattr(config, flow.variant)):
+            check_objective(config, flow.variant, member, Objective.load(flow.path.parent / member.objective))
+    Console().print_json(config.model_dump_json(exclude_none=True))
+
+
+@app.command("list")
+def list_use_cases() -> None:
+    """The use cases of this project: name, title, variants."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from shared.config import load_use_case, use_cases
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("use case", "title", "variants", "metric", "source"):
+        table.add_column(column)
+    for name in use_cases():
+        config = load_use_case(name)
+        table.add_row(name, config.title, ", ".join(config.members), config.tuning.metric, config.data.source)
+    Console().print(table)
+
+
+@app.command()
+def metrics() -> None:
+    """The metrics that a config may name: scikit-learn's scorers, greater is better."""
+    from shared.config import CLASSIFICATION_METRICS, REGRESSION_METRICS
+
+    for task, names in (("classification", CLASSIFICATION_METRICS), ("regression", REGRESSION_METRICS)):
+        typer.secho(task, bold=True)
+        for name in names:
+            typer.echo(f"  {name}")

@@ -1,0 +1,59 @@
+"""`evertune run`: the whole chain on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shared.cli.options import Overrides, UseCaseName
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from shared.config import UseCase
+    from shared.events.chain import Chain
+
+ROOT_FLOW = "DataPrepFlow"
+EXIT_STATUS = {"done": 0, "failed": 1, "stopped": 130}
+
+
+def run(
+    use_case: UseCaseName = "digits",
+    overrides: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="Start the studies anew, even if they are done.")] = False,
+) -> None:
+    """Prepare the data, tune, and promote: everything that is due. Run it again to go on where it stopped."""
+    from rich.console import Console
+
+    from shared.config import load_use_case
+
+    config = load_use_case(use_case, overrides or ())
+    console = Console()
+    chain = _run_chain(config, console, force)
+    if chain.state == "done":
+        from shared.cli.show import show_summary
+
+        show_summary(console, chain)
+    else:
+        from shared.cli.show import show_end
+
+        show_end(Console(stderr=True), chain)
+    raise typer.Exit(EXIT_STATUS[chain.state])
+
+
+def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
+    import asyncio
+
+    from shared.events.graph import read_graph
+    from shared.events.live import display_for
+    from shared.events.runner import ChainRunner
+    from shared.events.watch import run_and_watch
+    from shared.settings import project_root
+
+    root = project_root()
+    graph = read_graph(root).chain(ROOT_FLOW)
+    console.print(f"[bold]{use_case.title}[/bold] ({use_case.name}): {', '.join(use_case.members)}", highlight=False)
+    with display_for(console, use_case.tuning.metric) as display:
+        runner = ChainRunner(use_case, graph, root=root, force=force, on_change=display.changed)
+        return asyncio.run(run_and_watch(runner, display))

@@ -1,0 +1,127 @@
+"""What commands print of chains, studies and champions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from shared.events.live import MARKS, duration
+from shared.events.summary import Summary, summarize
+
+if TYPE_CHECKING:
+    from shared.events.chain import Chain
+    from shared.storage.ledger import LedgerEntry, Promotion
+    from shared.storage.progress import Progress
+
+
+def show_summary(console: Console, chain: Chain) -> None:
+    """What a finished chain has led to, and what to type next."""
+    from shared.storage.ledger import Ledger
+
+    ledger = Ledger()
+    summary = summarize(chain, ledger.entries(chain.use_case), ledger.promotions(chain.use_case))
+    elapsed = duration(((chain.finished_at or chain.started_at) - chain.started_at).total_seconds())
+    tuned = "" if summary.tuned else ": nothing was due, data and config are unchanged"
+    console.print(f"[green]done[/green] in {elapsed}{tuned}", highlight=False)
+    grid = _grid()
+    for label, text in summary_lines(summary, chain.use_case):
+        grid.add_row(label, escape(text))
+    console.print(grid)
+
+
+def summary_lines(summary: Summary, use_case: str) -> list[tuple[str, str]]:
+    """Label and text of each line of a summary."""
+    lines: list[tuple[str, str]] = [(study.variant, study_line(study)) for study in summary.studies]
+    if summary.decision:
+        lines.append(("gate", decision_line(summary.decision)))
+    if summary.champion:
+        lines.append(("champion", champion_line(summary.champion, summary.metric)))
+    lines.append(("next", f"evertune status {use_case} · best {use_case} · cards {use_case} · registry"))
+    return lines
+
+
+def study_line(study: LedgerEntry) -> str:
+    """`trial 17, neg_log_loss -0.0412 → digits-classical version 3`."""
+    outcome = study.outcome
+    model = f" → {outcome['model']} version {outcome['version']}" if outcome.get("model") else ""
+    return f"trial {outcome.get('trial')}, {outcome.get('metric', 'score')} {_number(outcome.get('value'))}{model}"
+
+
+def decision_line(decision: Promotion) -> str:
+    verdict = "promoted" if decision.promoted else "not promoted"
+    return f"version {decision.version} {verdict}: {decision.reason}"
+
+
+def champion_line(champion: Promotion, metric: str) -> str:
+    """`digits version 3, neg_log_loss -0.0398 on the holdout, since 2026-11-24 06:30`."""
+    score = champion.figures.get("challenger")
+    on_holdout = f", {metric} {_number(score)} on the holdout" if score is not None else ""
+    return f"{champion.use_case} version {champion.version}{on_holdout}, since {_local(champion.decided_at)}"
+
+
+def show_end(console: Console, chain: Chain) -> None:
+    """Why a chain ended early: the message of each failed flow, its log, and how to go on."""
+    for name in chain.names("failed"):
+        console.print(f"[red]{name} failed:[/red]", highlight=False)
+        console.print(chain.flows[name].note or "it left no message", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"[dim]all of its output: {escape(str(chain.log(name)))}[/dim]", highlight=False, soft_wrap=True)
+    if stopped := chain.names("stopped"):
+        console.print(f"[yellow]stopped[/yellow]: {', '.join(stopped)}", highlight=False)
+    console.print(f"`evertune run {chain.use_case}` goes on where it stopped", highlight=False)
+
+
+def show_chain(console: Console, chain: Chain) -> None:
+    """The flows of a chain, with their runs."""
+    state = "died" if chain.died else chain.state
+    console.print(
+        f"[bold]chain[/bold] {chain.id} of {chain.use_case}: {state}, begun {_local(chain.started_at)}",
+        highlight=False,
+    )
+    grid = _grid()
+    for flow in chain.flows.values():
+        mark, style = MARKS[flow.state]
+        elapsed = flow.elapsed_s(chain.finished_at or chain.started_at) if flow.finished_at else None
+        grid.add_row(
+            f"[{style}]{mark}[/{style}] {flow.flow}",
+            duration(elapsed) if elapsed is not None else flow.state,
+            flow.run or "",
+            escape(flow.note.splitlines()[0]) if flow.note else "",
+        )
+    console.print(grid)
+
+
+def show_studies(console: Console, entries: Sequence[LedgerEntry], progress: dict[str, Progress]) -> None:
+    """A row per study, newest first."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("study", "state", "trials", "best", "model"):
+        table.add_column(column, justify="right" if column in ("trials", "best") else "left", no_wrap=True)
+    for entry in sorted(entries, key=lambda e: e.updated_at, reverse=True):
+        found = progress.get(entry.study)
+        model = f"{entry.outcome['model']} {entry.outcome['version']}" if entry.outcome.get("model") else ""
+        trials = f"{found.finished}/{found.budget}" if found else ""
+        table.add_row(entry.study, entry.state, trials, _best(entry, found), model)
+    console.print(table)
+
+
+def _best(entry: LedgerEntry, progress: Progress | None) -> str:
+    if entry.state == "done":
+        return _number(entry.outcome.get("value"))
+    return _number(progress.best) if progress and progress.best is not None else ""
+
+
+def _local(time: datetime) -> str:
+    """A time on the clock of this machine's time zone."""
+    return f"{time.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _number(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, int | float) else str(value)
+
+
+def _grid() -> Table:
+    return Table.grid(padding=(0, 2, 0, 0))

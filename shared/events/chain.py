@@ -1,0 +1,112 @@
+"""What is known of a run of the chain, kept as `<EVERTUNE_HOME>/chains/<id>/chain.json` beside its flows' logs."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from shared.domain import Frozen
+from shared.events.graph import Graph
+from shared.settings import settings
+
+FlowState = Literal["waiting", "running", "done", "failed", "skipped", "stopped"]
+ChainState = Literal["running", "done", "failed", "stopped"]
+
+
+class FlowRun(Frozen):
+    """One flow in a chain. `run` is Metaflow's pathspec; `note` says why it failed or was skipped."""
+
+    flow: str
+    state: FlowState = "waiting"
+    run: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    note: str = ""
+
+    def elapsed_s(self, now: datetime) -> float | None:
+        """Seconds since it started, up to its end."""
+        return ((self.finished_at or now) - self.started_at).total_seconds() if self.started_at else None
+
+
+class Chain(Frozen):
+    """A run of the chain: its flows, in the order in which they may start. `pid` is the process that runs it."""
+
+    id: str
+    use_case: str
+    pid: int
+    started_at: datetime
+    finished_at: datetime | None = None
+    flows: dict[str, FlowRun] = Field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, use_case: str, graph: Graph, pid: int, now: datetime) -> Chain:
+        """A chain in which every flow waits; its id tells when it began (UTC)."""
+        flows = {name: FlowRun(flow=name) for name in graph.flows}
+        return cls(id=f"{now:%Y%m%dT%H%M%S}-{pid}", use_case=use_case, pid=pid, started_at=now, flows=flows)
+
+    @property
+    def state(self) -> ChainState:
+        states = {flow.state for flow in self.flows.values()}
+        if "failed" in states:
+            ended: ChainState = "failed"
+        else:
+            ended = "stopped" if states - {"done"} else "done"
+        return ended if self.finished_at else "running"
+
+    @property
+    def died(self) -> bool:
+        """Whether the process that ran it ended without recording so."""
+        if self.finished_at:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+    def names(self, *states: FlowState) -> list[str]:
+        """Names of the flows in one of these states."""
+        return [name for name, flow in self.flows.items() if flow.state in states]
+
+    def update(self, name: str, **changes: object) -> Chain:
+        """The chain after something happened to one of its flows."""
+        flow = self.flows[name].model_copy(update=changes)
+        return self.model_copy(update={"flows": {**self.flows, name: flow}})
+
+    @property
+    def folder(self) -> Path:
+        return _home() / self.id
+
+    def log(self, name: str) -> Path:
+        """The file with all that a flow printed."""
+        return self.folder / f"{name}.log"
+
+    def save(self) -> None:
+        """Write the record, so that readers see the old one or the new one, never half of one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        new = self.folder / "chain.json.new"
+        new.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+        new.replace(self.folder / "chain.json")
+
+
+def newest_chain(use_case: str | None = None) -> Chain | None:
+    """The chain of a use case, or of any, that began last on this machine."""
+    for path in sorted(_home().glob("*/chain.json"), reverse=True):
+        chain = Chain.model_validate_json(path.read_text(encoding="utf-8"))
+        if use_case in (None, chain.use_case):
+            return chain
+    return None
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _home() -> Path:
+    return settings().home.absolute() / "chains"

@@ -1,0 +1,104 @@
+"""One flow as a process: started by Metaflow's Runner, in a process group of its own, all its output in one file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import DEVNULL
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from metaflow import Runner
+from metaflow.runner.subprocess_manager import CommandManager, SubprocessManager
+
+from shared.events.graph import Flow
+
+GRACE_S = 8.0  # Metaflow gives interrupted tasks 5 s before it kills them
+
+
+class FlowProcess:
+    """One run of a flow.
+
+    root: the working directory. log: where its output goes. configs: a file by the name of the flow's Config.
+    triggers: pathspecs of the upstream runs. To be created in the main thread: Metaflow's Runner takes over SIGINT, so
+    set your own handler afterwards.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        *,
+        root: Path,
+        log: Path,
+        configs: Mapping[str, Path] | None = None,
+        triggers: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        files = [(name, str(path)) for name, path in (configs or {}).items() if name in flow.configs]
+        options: dict[str, Any] = {"trigger": list(triggers), "config": files}
+        declared = {name: value for name, value in options.items() if value}  # a flow has an option only if it uses it
+        self._runner = Runner(
+            str(flow.path), show_output=False, env=dict(env or {}), cwd=str(root), pylint=False, **declared
+        )
+        self._runner.spm = self._group = _OwnGroup(log)
+
+    async def run(self, on_started: Callable[[str], None], **parameters: Any) -> int:
+        """Run the flow; returns its exit status. `on_started` gets the run's pathspec. Cancelling ends the flow."""
+        starting = asyncio.ensure_future(self._runner.async_run(**parameters))
+        try:
+            with suppress(RuntimeError):  # it ended before it had a run; its log says why
+                on_started((await asyncio.shield(starting)).run.pathspec)
+            return await self._group.wait()
+        except asyncio.CancelledError:
+            await self._group.stop()
+            await asyncio.wait([starting])
+            raise
+
+    def kill(self) -> None:
+        """End the flow and all that it started, at once."""
+        self._group.signal(signal.SIGKILL)
+
+
+class _OwnGroup(SubprocessManager):  # type: ignore[misc]  # metaflow publishes no types
+    """Starts a Runner's command as leader of a process group, so that its tasks and their children end with it.
+
+    A Runner's own manager leaves the command in our group, and its output in temporary files.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.commands: dict[int, CommandManager] = {}
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def async_run_command(
+        self, command: list[str], env: dict[str, str] | None = None, cwd: str | None = None
+    ) -> int:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, env=env, cwd=cwd, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        started = self.commands[self._process.pid] = CommandManager(command, env, cwd)
+        started.process, started.run_called = self._process, True
+        started.log_files = {"stdout": str(self._log), "stderr": str(self._log)}
+        return self._process.pid
+
+    async def wait(self) -> int:
+        assert self._process, "wait after start"
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """End the group as Ctrl-C would, so that Metaflow ends its tasks; kill what is left after that."""
+        self.signal(signal.SIGINT)
+        if self._process:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), GRACE_S)
+        self.signal(signal.SIGKILL)
+
+    def signal(self, signum: signal.Signals) -> None:
+        if self._process:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signum)

@@ -1,0 +1,172 @@
+"""The local event runner: starts each flow of the chain when all that it waits for has finished."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Collection
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.config import UseCase
+from shared.events.chain import Chain, utc_now
+from shared.events.graph import Flow, Graph
+from shared.events.logs import failure
+from shared.flow.user import ensure_user
+from shared.training import threads
+
+if TYPE_CHECKING:
+    from shared.events.process import FlowProcess
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def is_idle(flow: Flow, use_case: UseCase) -> bool:
+    """Whether the config leaves out what the flow tunes, so that it only passes through."""
+    return flow.variant is not None and getattr(use_case, flow.variant, None) is None
+
+
+def sharers(flows: Collection[Flow], use_case: UseCase) -> int:
+    """How many of the flows that run side by side have work for the machine's cores."""
+    return sum(not is_idle(flow, use_case) for flow in flows)
+
+
+class ChainRunner:
+    """Runs the chain of one use case on this machine.
+
+    use_case: the effective config, which travels to the flows. root: the project's. force: start the studies anew.
+    cores: counts the machine's, for flows that share them. on_change: called with the chain's record after each event.
+    """
+
+    def __init__(
+        self,
+        use_case: UseCase,
+        graph: Graph,
+        *,
+        root: Path,
+        force: bool = False,
+        cores: Callable[[], int] = threads.cores,
+        on_change: Callable[[Chain], None] = lambda _: None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.chain = Chain.begin(use_case.name, graph, os.getpid(), now())
+        self._use_case, self._graph, self._root, self._count_cores = use_case, graph, root, cores
+        self._parameters = {"force": True} if force else {}
+        self._on_change, self._now = on_change, now
+        self._processes: dict[str, FlowProcess] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._main: asyncio.Task[Chain] | None = None
+        self._stopping = False
+
+    async def run(self) -> Chain:
+        """Run the chain to its end and return its record.
+
+        A failed flow stops what waits for it. SIGINT, SIGTERM and SIGHUP stop everything that was started; a second
+        signal kills it.
+        """
+        ensure_user()
+        self._main = asyncio.current_task()
+        self._watch_signals()
+        self._record(self.chain)
+        self._configs = self._write_configs()
+        try:
+            self._start_ready()
+            while self._running:
+                done, self._running = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                for flow in done:
+                    flow.result()
+                self._start_ready()
+        except asyncio.CancelledError:
+            logger.info("chain stopped", extra={"chain": self.chain.id})
+        finally:
+            await self._end()
+        return self.chain
+
+    def _start_ready(self) -> None:
+        waiting = self.chain.names("waiting")
+        flows = self._graph.ready(self.chain.names("done"), started=self.chain.flows.keys() - waiting)
+        share_of = sharers([*flows, *(self._graph.flows[name] for name in self.chain.names("running"))], self._use_case)
+        for flow in flows:
+            self._update(flow.name, state="running", started_at=self._now())
+            self._running.add(asyncio.create_task(self._run_flow(flow, share_of)))
+
+    async def _run_flow(self, flow: Flow, share_of: int) -> None:
+        from shared.events.process import FlowProcess
+
+        process = self._processes[flow.name] = FlowProcess(
+            flow,
+            root=self._root,
+            log=self.chain.log(flow.name),
+            configs=self._configs,
+            triggers=[run for name in sorted(flow.upstreams) if (run := self.chain.flows[name].run)],
+            env=await self._environment(share_of),
+        )
+        self._watch_signals()
+        parameters = {name: value for name, value in self._parameters.items() if name in flow.parameters}
+        status = await process.run(
+            lambda run: self._update(flow.name, run=run), tags=[f"chain:{self.chain.id}"], **parameters
+        )
+        self._finish(flow, status)
+
+    def _finish(self, flow: Flow, status: int) -> None:
+        if status == 0:
+            self._update(flow.name, state="done", finished_at=self._now())
+            return
+        log = self.chain.log(flow.name).read_text(encoding="utf-8", errors="replace")
+        self._update(flow.name, state="failed", finished_at=self._now(), note=failure(log))
+        for later in self._graph.downstream_of(flow.name):
+            self._update(later, state="skipped", note=f"{flow.name} failed")
+
+    async def _end(self) -> None:
+        """Stop what still runs, and record the end."""
+        for flow in self._running:
+            flow.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for name in self.chain.names("running"):
+            self._update(name, state="stopped", finished_at=self._now())
+        self._record(self.chain.model_copy(update={"finished_at": self._now()}))
+
+    def _watch_signals(self) -> None:
+        """Metaflow's Runner sets its own handler of SIGINT for each flow: set ours again after each."""
+        for signum in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(signum, self._stop)
+
+    def _stop(self) -> None:
+        """The first signal asks the flows to end, a second one kills them."""
+        if self._stopping:
+            for process in self._processes.values():
+                process.kill()
+        elif self._main:
+            self._stopping = True
+            self._main.cancel()
+
+    async def _environment(self, share_of: int) -> dict[str, str]:
+        """Import path of the flow, and its share of the cores if it doesn't have the machine for itself."""
+        path = os.pathsep.join(filter(None, [str(self._root), os.environ.get("PYTHONPATH")]))
+        if share_of < 2:
+            return {"PYTHONPATH": path}
+        cores = await asyncio.to_thread(self._count_cores)
+        return {"PYTHONPATH": path, "EVERTUNE_CORES": str(max(1, cores // share_of))}
+
+    def _write_configs(self) -> dict[str, Path]:
+        """The flows' Configs as files. The project's is TOML, as obproject reads it; JSON strings are TOML strings."""
+        folder, project = self.chain.folder, self._use_case.project
+        files = {"use_case": folder / "use_case.json", "project_config": folder / "project.toml"}
+        files["use_case"].write_text(self._use_case.model_dump_json(exclude_none=True), encoding="utf-8")
+        title = json.dumps(self._use_case.title, ensure_ascii=False)
+        files["project_config"].write_text(f"title = {title}\nproject = {json.dumps(project)}\n", encoding="utf-8")
+        return files
+
+    def _update(self, name: str, **changes: object) -> None:
+        self._record(self.chain.update(name, **changes))
+
+    def _record(self, chain: Chain) -> None:
+        self.chain = chain
+        chain.save()
+        self._on_change(chain)
