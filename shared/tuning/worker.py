@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -32,8 +33,10 @@ logger = logging.getLogger(__name__)
 Evaluate = Callable[["optuna.Trial"], float | Sequence[float]]
 OnTrial = Callable[["FrozenTrial"], None]
 
-# A worker that waits for the others' last trials looks again after so long, then after twice as long, up to the last.
+# A worker that waits for the others' last trials looks again after the first, then after twice as long, up to the last.
 POLL_S = (0.02, 1.0)
+# How often a worker looks for trials whose worker died.
+REAP_S = 2.0
 ERROR_CHARACTERS = 2000
 
 
@@ -93,6 +96,7 @@ class _Worker:
     evaluate_s: float = 0.0
     last_error: str = ""
     started: float = field(default_factory=time.perf_counter)
+    reaped: float = -math.inf
 
     def run(self) -> WorkerStats:
         from shared.storage.slots import Slots
@@ -101,7 +105,8 @@ class _Worker:
         self.study._thread_local.in_optimize_loop = True  # a sampler or an objective may call `study.stop()`
         if self.worker == 0:
             enqueue_warm_starts(self.study, self.spec)
-        stopped = self._loop(Slots(self.spec.name, self.spec.n_trials, self.worker))
+        with Slots(self.spec.name, self.spec.n_trials, self.worker) as slots:
+            stopped = self._loop(slots)
         return WorkerStats(
             self.worker,
             self.trials,
@@ -115,8 +120,7 @@ class _Worker:
     def _loop(self, slots: Slots) -> str:
         pause = POLL_S[0]
         while not (stopped := self._reason_to_stop()):
-            for trial_id in slots.reap():
-                fail(self.study, trial_id, "worker lost", "its process died")
+            self._reap(slots)
             slot = slots.reserve()
             if slot is not None:
                 self._run_trial(slot)
@@ -127,6 +131,13 @@ class _Worker:
                 time.sleep(pause)
                 pause = min(2 * pause, POLL_S[1])
         return stopped
+
+    def _reap(self, slots: Slots) -> None:
+        if time.perf_counter() - self.reaped < REAP_S:
+            return
+        self.reaped = time.perf_counter()
+        for trial_id in slots.reap():
+            fail(self.study, trial_id, "worker lost", "worker lost: its process or machine died")
 
     def _reason_to_stop(self) -> str:
         if self.study._stop_flag:
@@ -148,7 +159,7 @@ class _Worker:
                 slot.release()
             raise
         else:
-            self.study.tell(trial, values, state)
+            self.study.tell(trial, values, state, skip_if_finished=True)  # if this worker was taken for dead
             slot.finish()
         self.trials += 1
         self._ended(trial)
