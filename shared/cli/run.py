@@ -53,7 +53,10 @@ def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
 
     root = project_root()
     graph = read_graph(root).chain(ROOT_FLOW)
-    console.print(f"[bold]{use_case.title}[/bold] ({use_case.name}): {', '.join(use_case.members)}", highlight=False)
-    with display_for(console, use_case.tuning.metric) as display:
+    variants = " and ".join(use_case.members)
+    console.print(
+        f"{use_case.title} ({use_case.name}): {variants} by {use_case.tuning.metric}", markup=False, highlight=False
+    )
+    with display_for(console) as display:
         runner = ChainRunner(use_case, graph, root=root, force=force, on_change=display.changed)
         return asyncio.run(run_and_watch(runner, display))

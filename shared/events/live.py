@@ -28,7 +28,7 @@ MARKS: Mapping[FlowState, tuple[str, str]] = {
     "stopped": ("■", "yellow"),
 }
 WORDS: Mapping[FlowState, str] = {"done": "finished", "running": "started"}
-BAR_WIDTH = 20
+BAR_WIDTH = 16
 PLAIN_PERIOD_S = 10.0
 
 
@@ -38,9 +38,9 @@ def duration(seconds: float) -> str:
     return f"{int(minutes)} min {int(rest):02d} s" if minutes else f"{rest:.1f} s"
 
 
-def trials(progress: Progress, metric: str) -> str:
-    """`17 of 40 trials, best neg_log_loss -0.0412`."""
-    best = f", best {metric} {progress.best:.4g}" if progress.best is not None else ""
+def trials(progress: Progress) -> str:
+    """`17 of 40 trials, best -0.0412`."""
+    best = f", best {progress.best:.4g}" if progress.best is not None else ""
     return f"{progress.finished} of {progress.budget} trials{best}"
 
 
@@ -55,8 +55,8 @@ def flow_line(flow: FlowRun, now: datetime) -> str:
 class PlainDisplay:
     """A line for each event, and one for each study every ten seconds: for logs and pipes."""
 
-    def __init__(self, console: Console, metric: str, now: Callable[[], datetime] = utc_now) -> None:
-        self._console, self._metric, self._now = console, metric, now
+    def __init__(self, console: Console, now: Callable[[], datetime] = utc_now) -> None:
+        self._console, self._now = console, now
         self._shown: dict[str, FlowState] = {}
         self._told_at: datetime | None = None
 
@@ -77,7 +77,7 @@ class PlainDisplay:
         if progress and (self._told_at is None or (now - self._told_at).total_seconds() >= PLAIN_PERIOD_S):
             self._told_at = now
             for name, found in progress.items():
-                self._say(f"{name}: {trials(found, self._metric)}")
+                self._say(f"{name}: {trials(found)}")
 
     def _say(self, line: str) -> None:
         self._console.print(
@@ -88,8 +88,8 @@ class PlainDisplay:
 class LiveDisplay:
     """A table with a row per flow, drawn anew a few times a second."""
 
-    def __init__(self, console: Console, metric: str, now: Callable[[], datetime] = utc_now) -> None:
-        self._metric, self._now = metric, now
+    def __init__(self, console: Console, now: Callable[[], datetime] = utc_now) -> None:
+        self._now = now
         self._chain: Chain | None = None
         self._progress: dict[str, Progress] = {}
         self._spinner = Spinner("dots", style="cyan")
@@ -110,12 +110,12 @@ class LiveDisplay:
 
     def table(self) -> RenderableType:
         """Mark, flow, elapsed, bar and trials of each flow."""
-        table = Table.grid(padding=(0, 2))
+        table = Table.grid(padding=(0, 1))
         for column in ("mark", "flow", "elapsed", "bar", "trials"):
             table.add_column(no_wrap=True, justify="right" if column == "elapsed" else "left")
         for flow in self._chain.flows.values() if self._chain else ():
             table.add_row(*self._row(flow))
-        return Padding(table, (1, 0, 1, 2))
+        return Padding(table, (1, 0, 1, 1))
 
     def _row(self, flow: FlowRun) -> list[RenderableType]:
         mark, style = MARKS[flow.state]
@@ -132,10 +132,10 @@ class LiveDisplay:
         if progress is None:
             return ["", Text(flow.note if flow.state == "skipped" else "", style="dim")]
         total = max(progress.budget, progress.finished, 1)
-        bar = ProgressBar(total=total, completed=progress.finished, width=BAR_WIDTH)
-        return [bar, Text(trials(progress, self._metric))]
+        bar = ProgressBar(total=total, completed=progress.finished, width=BAR_WIDTH, complete_style="cyan")
+        return [bar, Text(trials(progress))]
 
 
-def display_for(console: Console, metric: str) -> LiveDisplay | PlainDisplay:
+def display_for(console: Console) -> LiveDisplay | PlainDisplay:
     """The live table on a terminal, else plain lines."""
-    return LiveDisplay(console, metric) if console.is_terminal else PlainDisplay(console, metric)
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)

@@ -1,0 +1,120 @@
+"""The `evertune` command, as far as it needs no service."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from shared.cli.app import app
+from shared.cli.show import champion_line, decision_line, study_line, summary_lines
+from shared.config import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from shared.events.summary import newest_done, summarize
+from shared.storage.ledger import LedgerEntry, Promotion
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+LATER = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
+HEAVY = ("torch", "mlflow", "xgboost", "sklearn", "optuna", "pandas", "metaflow", "psycopg", "pydantic")
+
+
+def invoke(*args: str):
+    return CliRunner().invoke(app, args)
+
+
+def entry(variant: str = "classical", state: str = "done", at: datetime = NOON, **outcome: object) -> LedgerEntry:
+    found = {
+        "trial": 17,
+        "value": -0.0412,
+        "metric": "neg_log_loss",
+        "model": f"digits-{variant}",
+        "version": 3,
+        **outcome,
+    }
+    return LedgerEntry(f"digits/{variant}/{at:%H}", "digits", variant, "f" * 64, state, "HPO/1", found, "", at)  # type: ignore[arg-type]
+
+
+def promotion(version: int = 3, promoted: bool = True, actor: str = "SystemTuneFlow/1") -> Promotion:
+    return Promotion("digits", version, None, promoted, "it is better", {"challenger": -0.03}, actor, NOON)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['evertune', '--help']\n"
+        "from shared.cli import main\n"
+        "try: main()\n"
+        f"except SystemExit: print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "evertune" in ran.stdout
+    assert ran.stderr.strip() == "[]"
+
+
+def test_an_error_is_a_message_without_a_traceback():
+    result = invoke("config", "check", "digit")
+
+    assert result.exit_code == 1
+    assert "there is no such config; did you mean 'digits'?" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_override_that_breaks_a_rule_is_refused_before_anything_starts():
+    result = invoke("run", "digits", "--set", "classical.trials=10")
+
+    assert result.exit_code == 1
+    assert "`classical.trials` is not a key; did you mean 'n_trials'?" in result.stderr
+
+
+def test_the_metrics_are_those_that_a_config_takes():
+    lines = invoke("config", "metrics").stdout.split()
+
+    assert set(lines) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS, "classification", "regression"}
+
+
+def test_the_use_cases_are_listed():
+    result = invoke("config", "list")
+
+    assert result.exit_code == 0
+    assert {"digits", "breast_cancer", "diabetes", "fashion_mnist"} <= set(result.stdout.split())
+
+
+def test_the_newest_finished_study_of_each_variant_counts():
+    older, newer = entry(at=NOON), entry(at=LATER)
+    entries = [newer, older, entry("deep", state="failed"), entry("system")]
+
+    assert newest_done(entries) == {"classical": newer, "system": entry("system")}
+
+
+@pytest.mark.parametrize(("actor", "decided"), [("SystemTuneFlow/1", False), ("HPO/1", True)])
+def test_a_decision_belongs_to_the_chain_whose_run_took_it(actor, decided):
+    from pathlib import Path
+
+    from shared.events.chain import Chain
+    from shared.events.graph import Flow, Graph
+
+    chain = Chain.begin("digits", Graph.of(Flow("HPO", Path("a"))), 1, NOON).update("HPO", run="HPO/1")
+
+    summary = summarize(chain, [entry()], [promotion(actor=actor)])
+
+    assert (summary.decision is not None) is decided
+    assert summary.tuned
+
+
+def test_the_champion_is_the_last_that_was_promoted():
+    summary = summarize(None, [], [promotion(2), promotion(3), promotion(4, promoted=False)])
+
+    assert summary.champion == promotion(3)
+    assert not summary.tuned
+
+
+def test_a_summary_reads_as_sentences():
+    assert study_line(entry()) == "trial 17, neg_log_loss -0.0412 → digits-classical version 3"
+    assert study_line(entry(model=None, version=None)) == "trial 17, neg_log_loss -0.0412"
+    assert decision_line(promotion(4, promoted=False)) == "version 4 not promoted: it is better"
+    assert champion_line(promotion(), "r2").startswith("digits version 3, r2 -0.03 on the holdout, since 2026-11-24")
+    labels = [label for label, _ in summary_lines(summarize(None, [entry(), entry("system")], [promotion()]), "digits")]
+    assert labels == ["classical", "system", "champion", "next"]

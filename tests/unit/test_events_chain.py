@@ -1,0 +1,100 @@
+"""The record of a chain."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from shared.config import UseCase
+from shared.events.chain import Chain, newest_chain
+from shared.events.graph import Flow, Graph
+from shared.events.runner import is_idle, sharers
+from shared.events.watch import is_worth_a_look
+from shared.settings import settings
+
+NOW = datetime(2026, 11, 24, 6, 30, tzinfo=UTC)
+PREP, HPO = Flow("Prep", Path("a")), Flow("HPO", Path("b"), frozenset({"Prep"}))
+GRAPH = Graph.of(PREP, HPO)
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EVERTUNE_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+def begun(use_case: str = "digits", now: datetime = NOW, pid: int = 1) -> Chain:
+    return Chain.begin(use_case, GRAPH, pid, now)
+
+
+def ended(prep: str, hpo: str) -> Chain:
+    chain = begun().update("Prep", state=prep).update("HPO", state=hpo)
+    return chain.model_copy(update={"finished_at": NOW})
+
+
+def use_case(**tables: object) -> UseCase:
+    data = {"source": "sklearn:digits", "target": "target"}
+    return UseCase.model_validate({"name": "x", "title": "X", "data": data, "tuning": {"metric": "r2"}, **tables})
+
+
+def test_a_chain_runs_until_its_end_is_recorded():
+    assert begun().update("Prep", state="failed").state == "running"
+
+
+@pytest.mark.parametrize(
+    ("prep", "hpo", "state"),
+    [
+        ("done", "done", "done"),
+        ("failed", "skipped", "failed"),
+        ("done", "failed", "failed"),
+        ("done", "stopped", "stopped"),
+        ("stopped", "waiting", "stopped"),
+    ],
+)
+def test_a_chain_ends_as_its_flows_do(prep, hpo, state):
+    assert ended(prep, hpo).state == state
+
+
+def test_the_newest_chain_of_a_use_case_is_found_again():
+    mine, later, other = begun(), begun(now=NOW + timedelta(hours=1)), begun("wine", NOW + timedelta(hours=2))
+    for chain in (later, mine, other):
+        chain.save()
+
+    assert newest_chain("digits") == later
+    assert newest_chain() == other
+    assert newest_chain("diabetes") is None
+
+
+def test_a_chain_whose_process_is_gone_has_died():
+    process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+
+    assert begun(pid=int(process.stdout)).died
+    assert not begun(pid=os.getpid()).died
+    assert not begun(pid=int(process.stdout)).model_copy(update={"finished_at": NOW}).died
+
+
+def test_cores_are_shared_by_the_flows_that_have_work():
+    classical, deep = Flow("C", Path("c"), variant="classical"), Flow("D", Path("d"), variant="deep")
+    only_classical = use_case(classical={"objective": "o.py"})
+    both = use_case(classical={"objective": "o.py"}, deep={"objective": "o.py"})
+
+    assert sharers([classical, deep], both) == 2
+    assert sharers([classical, deep], only_classical) == 1
+    assert sharers([PREP], both) == 1
+    assert is_idle(deep, only_classical)
+    assert not is_idle(PREP, only_classical)
+
+
+def test_the_database_is_asked_only_when_a_flow_has_run_for_a_while():
+    chain = begun().update("Prep", state="running", started_at=NOW)
+
+    assert not is_worth_a_look(chain, NOW + timedelta(seconds=1))
+    assert is_worth_a_look(chain, NOW + timedelta(seconds=5))
+    assert not is_worth_a_look(chain.update("Prep", state="done"), NOW + timedelta(seconds=5))
