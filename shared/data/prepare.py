@@ -48,7 +48,7 @@ def prepare(use_case: UseCase, previous: DatasetRef | None, now: datetime) -> Pr
     if previous and previous.fingerprint == rows.fingerprint and store.is_complete(previous):
         logger.info("dataset unchanged", extra={"use_case": use_case.name, "fingerprint": rows.fingerprint})
         return Prepared(previous, store.read_profile(previous), drift=None, unchanged=True)
-    whole = _split(rows, use_case, now, previous)
+    whole = _split(rows, use_case, now, _ancestor(previous, rows.fingerprint))
     labels = rows.target.astype(str) if rows.table.classes else rows.target
     described = profile.profile(rows.X, labels, rows.table, whole.ref.rows)
     columns = {rows.table.target: whole.y, validate.FOLD: whole.fold}
@@ -63,7 +63,7 @@ def in_memory(use_case: UseCase) -> Dataset:
     Raises:
         DataError: the source can't be read, or its rows can't be learned from.
     """
-    return _development(_split(_read(use_case), use_case, datetime.now(tz=UTC), previous=None))
+    return _development(_split(_read(use_case), use_case, datetime.now(tz=UTC), ancestor=None))
 
 
 def _read(use_case: UseCase) -> _Rows:
@@ -98,7 +98,7 @@ def _classes(target: pd.Series) -> tuple[str | int | bool, ...]:
     return tuple(value if isinstance(value, str | int | bool) else str(value) for value in whole)
 
 
-def _split(rows: _Rows, use_case: UseCase, now: datetime, previous: DatasetRef | None) -> Dataset:
+def _split(rows: _Rows, use_case: UseCase, now: datetime, ancestor: str | None) -> Dataset:
     """All rows as one dataset, holdout included (fold -1), checked to be fit for tuning."""
     config, folds = use_case.data, use_case.tuning.folds
     if rows.time is None:
@@ -115,11 +115,18 @@ def _split(rows: _Rows, use_case: UseCase, now: datetime, previous: DatasetRef |
         folds=folds,
         source=config.source,
         created_at=now,
-        previous=previous.fingerprint if previous else None,
+        previous=ancestor,
     )
     whole = Dataset(ref, rows.X, _y(rows), fold, ordered=rows.time is not None)
     validate.check_split(_development(whole), n_holdout, use_case)
     return whole
+
+
+def _ancestor(previous: DatasetRef | None, fingerprint: str) -> str | None:
+    """Fingerprint of the version before; one whose files were lost and are written again keeps the one it had."""
+    if previous is None:
+        return None
+    return previous.previous if previous.fingerprint == fingerprint else previous.fingerprint
 
 
 def _y(rows: _Rows) -> np.ndarray:

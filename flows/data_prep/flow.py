@@ -1,0 +1,24 @@
+"""Make a dataset version of what a source holds now: `python flows/data_prep/flow.py run`, from the project's root."""
+
+from pathlib import Path
+
+from metaflow import Config, config_expr, schedule
+from obproject import ProjectFlow
+
+from shared.config import parse_use_case
+from shared.flow.data_steps import DataSteps
+from shared.flow.user import ensure_user
+
+DIGITS = Path(__file__).parent / "../../configs/digits.toml"
+
+
+@schedule(cron=config_expr("use_case.schedule.cron"), timezone=config_expr("use_case.schedule.timezone"))
+class DataPrepFlow(DataSteps, ProjectFlow):
+    """start → prepare (read, check, split, store) → end (a card of the rows and of what changed)."""
+
+    use_case = Config("use_case", default=str(DIGITS), parser=parse_use_case)
+
+
+if __name__ == "__main__":
+    ensure_user()
+    DataPrepFlow()

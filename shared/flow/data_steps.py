@@ -1,0 +1,53 @@
+"""The steps of data preparation: start → prepare → end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from metaflow import FlowSpec, card, current, step
+
+from shared.domain import DatasetRef
+from shared.flow.config import use_case_of
+
+
+class DataSteps(FlowSpec):
+    """Make a dataset version of what the source holds. Artifacts: `dataset`, `unchanged`, `profile`, `drift`."""
+
+    @step
+    def start(self) -> None:
+        """Say what is prepared."""
+        config = use_case_of(self).data
+        print(f"source {config.source}, target {config.target}")
+        self.next(self.prepare)
+
+    @step
+    def prepare(self) -> None:
+        """Read the source, check and split its rows, and store them unless nothing changed."""
+        from shared.data.prepare import prepare
+        from shared.storage.ledger import Ledger
+
+        use_case, ledger = use_case_of(self), Ledger()
+        prepared = prepare(use_case, ledger.newest_dataset(use_case.name), datetime.now(tz=UTC))
+        if not prepared.unchanged:
+            ledger.record_dataset(prepared.ref, run=f"{current.flow_name}/{current.run_id}")
+        self.dataset, self.unchanged = prepared.ref, prepared.unchanged
+        self.profile, self.drift = prepared.profile, prepared.drift
+        current.run.add_tags([f"fingerprint:{self.dataset.fingerprint[:12]}", *(["unchanged"] * self.unchanged)])
+        print(summary(self.dataset, unchanged=self.unchanged))
+        self.next(self.end)
+
+    @card(type="blank")
+    @step
+    def end(self) -> None:
+        """Show the version: its rows, its target, its features, and what changed."""
+        from shared.flow.charts import data
+
+        title = use_case_of(self).title
+        current.card.extend(data.card(title, self.dataset, self.profile, self.drift, unchanged=self.unchanged))
+
+
+def summary(ref: DatasetRef, *, unchanged: bool) -> str:
+    """One line on a dataset version for the log."""
+    parts = f"{ref.rows['development']:,} development / {ref.rows['holdout']:,} holdout"
+    since = f"unchanged since {ref.created_at:%Y-%m-%d %H:%M} UTC" if unchanged else f"written to {ref.uri}"
+    return f"{sum(ref.rows.values()):,} rows, {parts}, fingerprint {ref.fingerprint[:12]}; {since}"
