@@ -7,8 +7,9 @@ from obproject import ProjectFlow
 
 from shared.config import parse_use_case
 from shared.flow.hpo_steps import HPOSteps
+from shared.flow.user import ensure_user
 
-DIGITS = Path(__file__).parent.parent.parent / "configs" / "digits.toml"
+DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
 
 @trigger_on_finish(flow="DataPrepFlow")
@@ -20,4 +21,5 @@ class DeepHPOFlow(HPOSteps, ProjectFlow):
 
 
 if __name__ == "__main__":
+    ensure_user()
     DeepHPOFlow()

@@ -8,8 +8,10 @@ from obproject import ProjectFlow
 from shared.config import parse_use_case
 from shared.flow import system
 from shared.flow.config import use_case_of
+from shared.flow.run import pathspec
+from shared.flow.user import ensure_user
 
-DIGITS = Path(__file__).parent.parent.parent / "configs" / "digits.toml"
+DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
 
 @trigger_on_finish(flows=["ClassicalHPOFlow", "DeepHPOFlow"])
@@ -26,8 +28,9 @@ class SystemTuneFlow(ProjectFlow):
     @step
     def start(self):
         """Find out whether a system study is due, and on which dataset version."""
-        self.plan = system.plan(use_case_of(self), dataset=self.dataset, force=self.force, run=run_pathspec())
+        self.plan = system.plan(use_case_of(self), dataset=self.dataset, force=self.force, run=pathspec())
         print(self.plan.headline)
+        current.run.add_tags(self.plan.tags)
         self.workers = list(range(self.plan.workers))
         self.next(self.tune, foreach="workers")
 
@@ -40,32 +43,32 @@ class SystemTuneFlow(ProjectFlow):
     @step
     def select(self, inputs):
         """Take the best metric among the trials that keep the latency budget."""
-        self.merge_artifacts(inputs, include=["plan"])
-        self.result = system.select(self.plan, [i.stats for i in inputs]) if self.plan.due else None
+        self.plan = inputs[0].plan
+        self.result = system.select(self.plan, [i.stats for i in inputs], pathspec()) if self.plan.due else None
         self.next(self.retrain)
 
     @step
     def retrain(self):
         """Train the picked system on all development rows."""
-        self.files = system.retrain(self.plan, self.result) if self.plan.due else None
+        self.retrained = system.retrain(self.plan, self.result) if self.plan.due else None
         self.next(self.gate)
 
     @step
     def gate(self):
         """Register it, score it and the champion on the holdout, and promote the better one."""
-        self.gated = system.gate(self.plan, self.result, self.files, run_pathspec()) if self.plan.due else None
+        due = self.plan.due
+        self.gated = system.gate(self.plan, self.result, self.retrained, pathspec()) if due else None
         self.next(self.end)
 
     @card(type="blank")
     @step
     def end(self):
         """Show the Pareto front, the pick and the decision."""
-        current.card.extend(system.cards(self.plan, self.result, self.gated))
-
-
-def run_pathspec() -> str:
-    return f"{current.flow_name}/{current.run_id}"
+        if self.gated:
+            print(self.gated.decision.reason)
+        current.card.extend(system.card(self.plan, self.result, self.gated))
 
 
 if __name__ == "__main__":
+    ensure_user()
     SystemTuneFlow()

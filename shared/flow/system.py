@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from shared.config import SystemConfig, UseCase
-from shared.domain import DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult
-from shared.errors import FlowError, StudyFailed
-from shared.flow.hpo import Plan, forget_study, nothing_due, top_trials
+from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult
+from shared.errors import FlowError, RegistryError
+from shared.flow import hpo
+from shared.flow.plan import Plan, Retrained, claimed, extended, idle_reason, top_trials
 from shared.storage.ledger import Ledger, LedgerEntry
 
 if TYPE_CHECKING:
@@ -20,15 +23,6 @@ if TYPE_CHECKING:
     from shared.tuning.worker import WorkerStats
 
 logger = logging.getLogger(__name__)
-
-DIRECTIONS = ("maximize", "minimize")
-
-
-@dataclass(frozen=True)
-class SystemPlan(Plan):
-    """A plan, with the upstream study of each member: name → ledger entry."""
-
-    upstream: Mapping[str, LedgerEntry] = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Gated:
     decision: PromotionDecision
 
 
-def plan(use_case: UseCase, *, dataset: str = "latest", force: bool = False, run: str = "") -> SystemPlan:
+def plan(use_case: UseCase, *, dataset: str = "latest", force: bool = False, run: str) -> Plan:
     """The system study that is due on the newest dataset version whose variants are all done, or why none is.
 
     Raises:
@@ -48,43 +42,41 @@ def plan(use_case: UseCase, *, dataset: str = "latest", force: bool = False, run
     """
     config = use_case.system
     if config is None:
-        return SystemPlan(use_case, "system", idle=f"configs/{use_case.name}.toml has no table [system]", upstream={})
+        return Plan(use_case, "system", idle=f"configs/{use_case.name}.toml has no table [system]")
     from shared.training import threads
 
     ledger = Ledger()
     ref = complete_dataset(ledger, use_case, dataset)
     upstream = upstream_studies(ledger.entries(use_case.name, ref.fingerprint), use_case.members)
     spec = study_spec(use_case, config, ref, upstream)
+    if force:
+        hpo.start_anew(spec.name)
     entry = ledger.entry(spec.name)
-    if force and entry:
-        forget_study(spec.name)
-        ledger.reopen(spec.name)
-        entry = None
-    if reason := nothing_due(spec, entry):
-        return SystemPlan(use_case, "system", idle=reason, dataset=ref, spec=spec, upstream=upstream)
-    ledger.open_study(spec.name, use_case.name, "system", ref.fingerprint)
-    if entry and entry.state == "done":
-        ledger.reopen(spec.name)
-    ledger.claim(spec.name, run)
+    spec = extended(spec, entry, continues=use_case.schedule.when_unchanged == "continue")
+    if idle := idle_reason(spec, entry):
+        return Plan(use_case, "system", idle, ref, spec)
     workers = min(threads.workers(config.workers), spec.n_trials)
-    return SystemPlan(
-        use_case, "system", "", ref, spec, workers=workers, threads=threads.share(workers), upstream=upstream
-    )
+    due = Plan(
+        use_case, "system", "", ref, spec, upstream=upstream, workers=workers, threads=threads.share(workers)
+    )  # fmt: skip
+    return claimed(due, ledger, run)
 
 
 def complete_dataset(ledger: Ledger, use_case: UseCase, dataset: str) -> DatasetRef:
-    """The newest (or the named) dataset version for which all configured variants are done."""
-    ref = (
-        ledger.newest_complete(use_case.name, use_case.members)
-        if dataset == "latest"
-        else ledger.dataset(use_case.name, dataset)
-    )
-    done = {e.variant for e in ledger.entries(use_case.name, ref.fingerprint) if e.state == "done"} if ref else set()
-    missing = [variant for variant in use_case.members if variant not in done]
-    if ref is None or missing:
+    """The newest (or the named) dataset version for which all configured variants are done.
+
+    Raises:
+        FlowError: there is none.
+    """
+    name, members = use_case.name, use_case.members
+    latest = dataset == "latest"
+    ref = ledger.newest_complete(name, members) if latest else ledger.dataset(name, dataset)
+    done = {e.variant for e in ledger.entries(name, ref.fingerprint) if e.state == "done"} if ref else set()
+    if ref is None or not done.issuperset(members):
+        where = f"{ref.fingerprint[:12]} lacks {', '.join(sorted(set(members) - done))}" if ref else "there is none yet"
         raise FlowError(
-            f"the system is tuned on a dataset version whose variants are all done, but {use_case.name!r} lacks "
-            f"{', '.join(missing)}{f' on {ref.fingerprint[:12]}' if ref else ''}; run `evertune run {use_case.name}`"
+            f"a system is tuned on a dataset version whose variants ({', '.join(members)}) are all done, but {where}; "
+            f"run `evertune run {name}`, or the flows of these variants"
         )
     return ref
 
@@ -98,12 +90,9 @@ def upstream_studies(entries: Sequence[LedgerEntry], members: Sequence[str]) -> 
 def study_spec(
     use_case: UseCase, config: SystemConfig, ref: DatasetRef, upstream: Mapping[str, LedgerEntry]
 ) -> StudySpec:
-    """The system's study: its identity changes with an upstream study or its best trial, the metric and the budgets."""
-    identity = [
-        use_case.tuning.metric,
-        config.latency_budget_ms,
-        *((member, e.study, e.outcome["trial"]) for member, e in upstream.items()),
-    ]
+    """The system's study: another upstream study, upstream best, metric or latency budget makes it another one."""
+    upstreams = [(member, entry.study, entry.outcome["trial"]) for member, entry in upstream.items()]
+    identity = [use_case.tuning.metric, config.latency_budget_ms, *upstreams]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return StudySpec(
         name=f"{use_case.name}/system/{ref.fingerprint[:12]}/{digest[:8]}",
@@ -111,17 +100,18 @@ def study_spec(
         variant="system",
         fingerprint=ref.fingerprint,
         objective_hash=digest,
-        directions=DIRECTIONS,
+        directions=("maximize", "minimize"),
         n_trials=config.n_trials,
         seed=use_case.tuning.seed,
         timeout_s=config.timeout_s,
         max_failures=config.max_failures,
+        since=datetime.now(UTC),
     )
 
 
 @dataclass(frozen=True)
 class BlobCache:
-    """Out-of-fold predictions, kept beside the dataset version and shared by all workers."""
+    """Out-of-fold scores, kept beside the dataset version and shared by all workers."""
 
     ref: DatasetRef
 
@@ -130,36 +120,33 @@ class BlobCache:
 
         return read_blob(self.ref, key)
 
-    def put(self, key: str, content: bytes) -> None:
+    def put(self, key: str, blob: bytes) -> None:
         from shared.data.store import write_blob
 
-        write_blob(self.ref, key, content)
+        write_blob(self.ref, key, blob)
 
 
-def search(plan: SystemPlan) -> SystemSearch:
+def search(plan: Plan) -> SystemSearch:
     """The system's search space and score, over the upstream studies' best trials."""
     from shared.data.store import load_dataset
     from shared.training.system import SystemSearch, UpstreamMember
     from shared.tuning.objective import Objective
 
-    ledger = Ledger()
-    members = {}
+    ledger, members = Ledger(), {}
     for name, entry in plan.upstream.items():
         objective = Objective.from_source(ledger.source(entry.outcome["objective_hash"]), entry.outcome["objective"])
         top = top_trials(entry)
         members[name] = UpstreamMember(objective, top[0], top)
+    metric, budget_ms = plan.use_case.tuning.metric, latency_budget_ms(plan)
+    return SystemSearch(members, load_dataset(plan.data), metric, budget_ms, plan.study.seed, BlobCache(plan.data))
+
+
+def latency_budget_ms(plan: Plan) -> float:
     assert plan.use_case.system is not None
-    return SystemSearch(
-        members=members,
-        data=load_dataset(plan.data),
-        metric=plan.use_case.tuning.metric,
-        latency_budget_ms=plan.use_case.system.latency_budget_ms,
-        seed=plan.study.seed,
-        cache=BlobCache(plan.data),
-    )
+    return plan.use_case.system.latency_budget_ms
 
 
-def tune(plan: SystemPlan, worker: int) -> WorkerStats:
+def tune(plan: Plan, worker: int) -> WorkerStats:
     """Run trials in this process until the study's budget is full."""
     from shared.training import threads
 
@@ -171,48 +158,87 @@ def tune(plan: SystemPlan, worker: int) -> WorkerStats:
     return run_worker(spec, system.evaluate, worker=worker)
 
 
-def select(plan: SystemPlan, stats: Sequence[WorkerStats]) -> TuningResult:
-    """The Pareto front and the pick from it: the best metric among the feasible.
+def select(plan: Plan, stats: Sequence[WorkerStats], run: str) -> TuningResult:
+    """The Pareto front, and the best metric within the latency budget.
 
     Raises:
-        StudyFailed: no trial finished.
+        StudyFailed: no trial is complete.
     """
-    from shared.training.system import pick
-    from shared.tuning.select import select as select_best
+    from shared.training.pick import pick
 
-    assert plan.use_case.system is not None
-    budget_ms = plan.use_case.system.latency_budget_ms
-    try:
-        return select_best(plan.study, stats=stats, pick=lambda trials: pick(trials, budget_ms))
-    except StudyFailed as err:
-        Ledger().fail(plan.study.name, note=str(err), run="")
-        raise
+    return hpo.select(plan, stats, run, pick=lambda trials: pick(trials, latency_budget_ms(plan)).trial)
 
 
-def retrain(plan: SystemPlan, result: TuningResult) -> dict[str, bytes]:
-    """The picked system, trained on all development rows, as native files."""
-    from shared import model
+def retrain(plan: Plan, result: TuningResult) -> Retrained:
+    """The picked system, trained on all development rows."""
     from shared.training import threads
 
     threads.limit(threads.cores())
-    return model.save(search(plan).retrain(result.best))
+    system = search(plan)
+    return hpo.retrained(system.data, lambda: system.retrain(result.best))
 
 
-def gate(plan: SystemPlan, result: TuningResult, files: dict[str, bytes], run: str) -> Gated:
-    """Score the system and the present champion on the same holdout rows; promote the better one."""
-    from shared.data.store import load_dataset
+def gate(plan: Plan, result: TuningResult, retrained: Retrained, run: str) -> Gated:
+    """Register the system, score it and the champion on the same holdout rows, and promote the better one."""
     from shared.registry import client, promotion
-    from shared.registry.gate import decide
 
-    assert plan.use_case.system is not None
     name = plan.use_case.name
-    holdout = load_dataset(plan.data, "holdout")
-    version = _register(plan, result, files, run)
     champion = client.champion(name)
-    challenger_score = holdout_score(plan, version, holdout)
-    champion_score = holdout_score(plan, champion, holdout) if champion else None
-    decision = decide(challenger_score, champion_score, min_gain=plan.use_case.promotion.min_gain)
-    promotion.promote(name, version, decision, champion=champion, actor=run)
-    gated = Gated(version, champion, decision)
-    Ledger().finish(plan.study.name, outcome=outcome(plan, result, gated), run=run)
-    return gated
+    version = hpo.register_model(name, plan, result, retrained, run)
+    decision = decide(plan, version, champion)
+    promotion.promote(name, version.version, decision, seen=champion.version if champion else None, actor=run)
+    hpo.finish(plan, result, retrained, version, run)
+    return Gated(version, champion, decision)
+
+
+def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None) -> PromotionDecision:
+    """The gate's decision on the holdout, which is read here and nowhere else."""
+    from shared.data.store import load_dataset
+    from shared.registry import client
+    from shared.registry.gate import decide as decide_on
+    from shared.training.latency import latency_ms
+
+    rules = plan.use_case.promotion
+    if rules is None:
+        return PromotionDecision(promote=False, reason=f"configs/{plan.use_case.name}.toml has no table [promotion]")
+    holdout = load_dataset(plan.data, "holdout")
+    return decide_on(
+        score(plan, version, holdout),
+        score(plan, champion, holdout) if champion else None,
+        min_gain=rules.min_gain,
+        metric=plan.use_case.tuning.metric,
+        latency_ms=latency_ms(client.load_version(version), holdout.X),
+        latency_budget_ms=latency_budget_ms(plan),
+    )
+
+
+def score(plan: Plan, version: ModelVersion, holdout: Dataset) -> float:
+    """A version's metric on the holdout; NaN for one that can't be loaded or can't predict these rows."""
+    from shared.registry import client
+    from shared.training import scoring
+
+    try:
+        scores = client.load_version(version).scores(holdout.X)
+        return scoring.score(plan.use_case.tuning.metric, plan.data.table, holdout.y, scores)
+    except (ValueError, RegistryError) as err:
+        logger.warning("no score on the holdout", extra={"model": version.uri, "reason": str(err)})
+        return math.nan
+
+
+def card(plan: Plan, result: TuningResult | None, gated: Gated | None) -> list[Any]:
+    """The components of the flow's card."""
+    from shared.flow.cards import idle_card, system_card
+    from shared.tuning.study import open_study
+
+    if gated is None:
+        return idle_card(plan.idle)
+    return system_card(
+        open_study(plan.study),
+        plan.study,
+        result,
+        gated.version,
+        gated.decision,
+        metric=plan.use_case.tuning.metric,
+        latency_budget_ms=latency_budget_ms(plan),
+        champion=gated.champion,
+    )

@@ -106,6 +106,7 @@ def open_study(spec: StudySpec, storage: BaseStorage | None = None, worker: int 
         from shared.storage.studies import open_storage
 
         storage = open_storage()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=storage, study_name=spec.name, directions=list(spec.directions), load_if_exists=True
     )

@@ -1,0 +1,147 @@
+"""What a run of a flow that tunes has to do: a study, or the reason why there is nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from shared.config import UseCase
+from shared.domain import DatasetRef, StudySpec, TrialSummary, TuningResult, Variant
+from shared.storage.ledger import Ledger, LedgerEntry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+WARM_STARTS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The study that is due, or in `idle` why none is.
+
+    objective: the label of the objective's file. upstream: the study of each member of a system.
+    workers × threads are the cores that the run uses.
+    """
+
+    use_case: UseCase
+    variant: Variant
+    idle: str = ""
+    dataset: DatasetRef | None = None
+    spec: StudySpec | None = None
+    objective: str = ""
+    upstream: Mapping[str, LedgerEntry] = field(default_factory=dict)
+    workers: int = 1
+    threads: int = 1
+
+    @property
+    def due(self) -> bool:
+        return not self.idle
+
+    @property
+    def headline(self) -> str:
+        """One line for the log."""
+        return self.idle or f"study {self.study.name}: {self.study.n_trials} trials, {self.workers} workers"
+
+    @property
+    def tags(self) -> list[str]:
+        """Tags of the run: what it is about, and whether it had something to do."""
+        study = [f"study:{self.spec.name}"] if self.spec else []
+        return [*study, *(["idle"] if self.idle else [])]
+
+    @property
+    def study(self) -> StudySpec:
+        assert self.spec is not None, self.idle
+        return self.spec
+
+    @property
+    def data(self) -> DatasetRef:
+        assert self.dataset is not None, self.idle
+        return self.dataset
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A model trained on all development rows, as native files, and when it was trained.
+
+    example: a few raw rows `(n_rows, n_features)`; predictions: the model's for them, `(n_rows,)`.
+    """
+
+    files: Mapping[str, bytes]
+    example: pd.DataFrame
+    predictions: np.ndarray
+    began: datetime
+    ended: datetime
+
+
+def idle_reason(spec: StudySpec, entry: LedgerEntry | None) -> str:
+    """Why a study isn't due: it is done with this budget or a larger one. Empty where it is due."""
+    if entry is None or entry.state != "done" or spec.n_trials > int(entry.outcome["budget"]):
+        return ""
+    trial, metric, value = (entry.outcome[key] for key in ("trial", "metric", "value"))
+    return f"nothing changed: {spec.name} is done, trial {trial} has {metric} {value:.6g} ({entry.run})"
+
+
+def extended(spec: StudySpec, entry: LedgerEntry | None, *, continues: bool) -> StudySpec:
+    """The study's budget: a study that is done gets `n_trials` more if unchanged data continues it."""
+    if entry is None or entry.state != "done" or not continues:
+        return spec
+    return spec.model_copy(update={"n_trials": int(entry.outcome["budget"]) + spec.n_trials})
+
+
+def warm_started(spec: StudySpec, use_case: UseCase, earlier: Sequence[LedgerEntry]) -> StudySpec:
+    """A study whose objective was tuned on an earlier dataset version starts from its best trials, and is smaller."""
+    if not earlier:
+        return spec
+    newest = max(earlier, key=lambda entry: entry.updated_at)
+    update = {
+        "warm_starts": tuple(trial.params for trial in top_trials(newest)[:WARM_STARTS]),
+        "n_trials": min(spec.n_trials, use_case.retune.warm_trials),
+        "patience": use_case.retune.patience,
+    }
+    return spec.model_copy(update=update)
+
+
+def same_objective(entries: Sequence[LedgerEntry], spec: StudySpec) -> list[LedgerEntry]:
+    """The finished studies of the same objective on other dataset versions."""
+    return [
+        entry
+        for entry in entries
+        if entry.state == "done"
+        and (entry.variant, entry.outcome["objective_hash"]) == (spec.variant, spec.objective_hash)
+        and entry.fingerprint != spec.fingerprint
+    ]
+
+
+def top_trials(entry: LedgerEntry) -> tuple[TrialSummary, ...]:
+    """The best trials of distinct parameters of a finished study, best first."""
+    return tuple(TrialSummary.model_validate(trial) for trial in entry.outcome["top"])
+
+
+def outcome(plan: Plan, result: TuningResult, retrained: Retrained | None) -> dict[str, object]:
+    """What the ledger remembers of a finished study; later studies and the system start from its `top` trials."""
+    best, top = result.best, [result.best, *(trial for trial in result.top if trial.params != result.best.params)]
+    return {
+        "trial": best.number,
+        "value": best.values[0],
+        "metric": plan.use_case.tuning.metric,
+        "budget": plan.study.n_trials,
+        "counts": dict(result.counts),
+        "top": [trial.model_dump(mode="json") for trial in top],
+        "objective": plan.objective,
+        "objective_hash": plan.study.objective_hash,
+        "note": result.note,
+        "retrained": [t.isoformat() for t in (retrained.began, retrained.ended)] if retrained else None,
+    }
+
+
+def claimed(plan: Plan, ledger: Ledger, run: str) -> Plan:
+    """The plan, after the ledger knows that this run is at its study."""
+    study = plan.study
+    entry = ledger.open_study(study.name, study.use_case, study.variant, study.fingerprint)
+    if entry.state == "done":
+        ledger.reopen(study.name)
+    ledger.claim(study.name, run)
+    return plan
