@@ -41,23 +41,33 @@ def pruner(spec: StudySpec) -> BasePruner:
     """
     from optuna import pruners
 
-    strategy = auto_pruner(spec) if spec.pruner.name == "auto" else spec.pruner
-    found: BasePruner = _build(strategy, pruners, pruners.BasePruner, f"{_place(spec)}.pruner", {})
+    if spec.pruner.name == "auto":
+        if spec.pruner.options:
+            raise ConfigError(
+                f"{_place(spec)}.pruner: 'auto' takes no arguments, but has {', '.join(spec.pruner.options)}; "
+                "name the pruner that takes them"
+            )
+        return auto_pruner(spec)
+    found: BasePruner = _build(spec.pruner, pruners, pruners.BasePruner, f"{_place(spec)}.pruner", {})
     return found
 
 
-def auto_pruner(spec: StudySpec) -> StrategySpec:
+def auto_pruner(spec: StudySpec) -> BasePruner:
     """The median rule: give up a trial whose best report is worse than the median of the finished ones at that step.
 
     A classical trial reports after each fold, and is judged from its second one on. A deep trial reports after each
     epoch, and is judged from its fifth one on, against five or more trials that got as far (those that stopped early
     didn't). Hyperband needs budgets of many dozens of trials to fill its brackets. Optuna prunes on one direction only.
     """
+    from optuna.pruners import MedianPruner, NopPruner
+
+    from shared.tuning.pruning import OncePerTrial
+
     if len(spec.directions) > 1:
-        return StrategySpec(name="NopPruner")
+        return NopPruner()
     if spec.variant == "deep":
-        return StrategySpec(name="MedianPruner", options={"n_warmup_steps": 4, "n_min_trials": 5})
-    return StrategySpec(name="MedianPruner", options={"n_warmup_steps": 1})
+        return MedianPruner(n_warmup_steps=4, n_min_trials=5)
+    return OncePerTrial(MedianPruner(n_warmup_steps=1))
 
 
 def worker_seed(seed: int, worker: int, after: int = 0) -> int:

@@ -177,10 +177,9 @@ class _Worker:
             self.evaluate_s += time.perf_counter() - started
 
     def _ended(self, trial: optuna.Trial) -> None:
-        ended = self.study._storage.get_trial(trial._trial_id)
-        logger.info("trial ended", extra={"study": self.spec.name, "trial": ended.number, "state": ended.state.name})
+        logger.info("trial ended", extra={"study": self.spec.name, "trial": trial.number, "worker": self.worker})
         if self.on_trial is not None:
-            self.on_trial(ended)
+            self.on_trial(self.study._storage.get_trial(trial._trial_id))
 
 
 def enqueue_warm_starts(study: optuna.Study, spec: StudySpec) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shared.domain import StrategySpec, StudySpec
 from shared.errors import ConfigError
+from shared.tuning.pruning import OncePerTrial
 from shared.tuning.strategies import pruner, sampler, worker_seed
 
 
@@ -34,7 +35,7 @@ def configurations(study_spec: StudySpec, worker: int = 0, n: int = 14) -> list[
 
 def test_auto_is_tpe_and_the_median_rule() -> None:
     assert isinstance(sampler(spec()), optuna.samplers.TPESampler)
-    assert isinstance(pruner(spec()), optuna.pruners.MedianPruner)
+    assert isinstance(pruner(spec()).pruner, optuna.pruners.MedianPruner)  # type: ignore[attr-defined]
     assert isinstance(pruner(spec(variant="deep")), optuna.pruners.MedianPruner)
 
 
@@ -58,6 +59,25 @@ def test_the_auto_pruner_spares_the_first_fold_and_the_first_trials() -> None:
     assert [pruned_at([v, v, v]) for v in (5, 4, 3, 2, 1)] == [None] * 5
     assert pruned_at([0, 0, 0]) == 1
     assert pruned_at([4, 4, 4]) is None
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=5, max_size=5), max_size=12))
+def test_reading_the_trials_once_prunes_as_reading_them_at_each_report(folds: list[list[int]]) -> None:
+    def pruned_steps(median: optuna.pruners.BasePruner) -> list[int]:
+        study = optuna.create_study(direction="maximize", pruner=median)
+        for values in folds:
+            trial = study.ask()
+            for step, value in enumerate(values):
+                trial.report(value, step)
+                if trial.should_prune():
+                    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    break
+            else:
+                study.tell(trial, values[-1])
+        return [len(trial.intermediate_values) for trial in study.trials]
+
+    plain = optuna.pruners.MedianPruner(n_startup_trials=2)
+    assert pruned_steps(OncePerTrial(plain)) == pruned_steps(plain)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +138,7 @@ def test_auto_takes_the_arguments_of_tpe() -> None:
         ("sampler", named("QMCSampler", qmc_type="x"), ["QMCSampler refuses the arguments {'qmc_type': 'x'}"]),
         ("sampler", named("GridSampler"), ["GridSampler refuses the arguments {}", "search_space"]),
         ("pruner", named("Median"), ["but is 'Median'; did you mean 'MedianPruner'?", "valid: HyperbandPruner"]),
+        ("pruner", named("auto", patience=3), ["'auto' takes no arguments, but has patience; name the pruner"]),
         ("pruner", named("MedianPruner", n_startup_trials=-1), ["MedianPruner refuses the arguments", "-1"]),
         (
             "pruner",
@@ -126,6 +147,7 @@ def test_auto_takes_the_arguments_of_tpe() -> None:
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_bad_strategy_is_told_the_key_the_value_and_what_is_valid(
     key: str, strategy: StrategySpec, parts: list[str]
 ) -> None:
