@@ -48,11 +48,11 @@ def fit_calibrator(kind: Calibration, probabilities: np.ndarray, y: np.ndarray) 
     if kind == "none" or np.bincount(y, minlength=n_classes).min() < 2:
         return None
     if kind == "temperature":
-        return _scaled(n_classes, _inverse_temperature(probabilities, y))
+        return scaled(n_classes, _inverse_temperature(probabilities, y))
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
 
-    return CalibratedClassifierCV(FrozenEstimator(_scaled(n_classes)), method=kind, cv=2).fit(probabilities, y)
+    return CalibratedClassifierCV(FrozenEstimator(scaled(n_classes)), method=kind, cv=2).fit(probabilities, y)
 
 
 def calibrate(calibrator: Any, scores: np.ndarray) -> np.ndarray:
@@ -72,22 +72,7 @@ def cross_calibrate(kind: Calibration, folds: Sequence[np.ndarray], y: Sequence[
     return result
 
 
-def _inverse_temperature(probabilities: np.ndarray, y: np.ndarray) -> float:
-    """The β of softmax(β log p) with the least log loss (Guo et al. 2017, On calibration of modern neural networks)."""
-    from scipy.optimize import minimize_scalar
-    from scipy.special import logsumexp
-
-    logs = np.log(np.maximum(probabilities, _LEAST_PROBABILITY))
-    right = logs[np.arange(len(y)), y].mean()
-
-    def loss(log_beta: float) -> float:
-        beta = np.exp(log_beta)
-        return float(logsumexp(beta * logs, axis=1).mean() - beta * right)
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
-
-
-def _scaled(n_classes: int, beta: float = 1.0) -> Any:
+def scaled(n_classes: int, beta: float = 1.0) -> Any:
     """softmax(β log p) as a pipeline: saved natively, and ten times faster on one row than `CalibratedClassifierCV`."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -101,3 +86,18 @@ def _scaled(n_classes: int, beta: float = 1.0) -> Any:
     head.intercept_ = np.zeros(len(head.coef_))
     head.n_features_in_ = n_classes
     return make_pipeline(above_zero, FunctionTransformer(np.log), head)
+
+
+def _inverse_temperature(probabilities: np.ndarray, y: np.ndarray) -> float:
+    """The β of softmax(β log p) with the least log loss (Guo et al. 2017, On calibration of modern neural networks)."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    logs = np.log(np.maximum(probabilities, _LEAST_PROBABILITY))
+    right = logs[np.arange(len(y)), y].mean()
+
+    def loss(log_beta: float) -> float:
+        beta = np.exp(log_beta)
+        return float(logsumexp(beta * logs, axis=1).mean() - beta * right)
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -121,4 +122,9 @@ def near(
         return max(low, center - reach), min(high, center + reach)
     steps, at = math.floor((high - low) / step + 1e-9), round((center - low) / step)
     width = max(1, math.floor(reach / step))
-    return low + max(0, at - width) * step, low + min(steps, at + width) * step
+    return _on_grid(low, step, max(0, at - width)), _on_grid(low, step, min(steps, at + width))
+
+
+def _on_grid(low: float, step: float, k: int) -> float:
+    """low + k·step in decimals, as Optuna checks that a range is divisible by its step."""
+    return float(Decimal(str(low)) + k * Decimal(str(step)))

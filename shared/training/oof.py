@@ -141,7 +141,7 @@ class OutOfFold:
         """The scores of the k-th fold: remembered, cached, or of a fresh fit."""
         key = member.key(self.data.ref, k, self.seed)
         if key not in self._seen:
-            blob = self.cache.get(key) if self.cache else None
+            blob = None if self.cache is None else self.cache.get(key)
             self._seen[key] = self._fit_fold(member, k, key) if blob is None else FoldScores.unpack(blob)
         return self._seen[key]
 
@@ -152,7 +152,7 @@ class OutOfFold:
         with explained(member.objective, member.name, member.params):
             fold = FoldScores(np.asarray(system.scores(rows), dtype=np.float64), latency_ms(system, rows))
             self._result(k, fold)
-        if self.cache:
+        if self.cache is not None:
             self.cache.put(key, fold.pack())
         return fold
 
