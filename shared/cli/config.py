@@ -12,8 +12,7 @@ app = typer.Typer(help="The use cases and their configs.", no_args_is_help=True)
 @app.command()
 def check(use_case: UseCaseName = "digits", overrides: Overrides = None) -> None:
     """Check a config and the objectives that it names, and print it with all defaults and overrides."""
-    from rich.console import Console
-
+    from shared.cli.console import stdout
     from shared.config import load_use_case
     from shared.events.graph import read_graph
     from shared.settings import project_root
@@ -24,15 +23,15 @@ def check(use_case: UseCaseName = "digits", overrides: Overrides = None) -> None
     for flow in read_graph(project_root()).flows.values():
         if flow.variant in config.members and (member := getattr(config, flow.variant)):
             check_objective(config, flow.variant, member, Objective.load(flow.path.parent / member.objective))
-    Console().print_json(config.model_dump_json(exclude_none=True))
+    stdout().print_json(config.model_dump_json(exclude_none=True))
 
 
 @app.command("list")
 def list_use_cases() -> None:
     """The use cases of this project: name, title, variants."""
-    from rich.console import Console
     from rich.table import Table
 
+    from shared.cli.console import stdout
     from shared.config import load_use_case, use_cases
 
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -41,7 +40,7 @@ def list_use_cases() -> None:
     for name in use_cases():
         config = load_use_case(name)
         table.add_row(name, config.title, ", ".join(config.members), config.tuning.metric, config.data.source)
-    Console().print(table)
+    stdout().print(table)
 
 
 @app.command()

@@ -24,21 +24,17 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Start the studies anew, even if they are done.")] = False,
 ) -> None:
     """Prepare the data, tune, and promote: everything that is due. Run it again to go on where it stopped."""
-    from rich.console import Console
-
+    from shared.cli import show
+    from shared.cli.console import stderr, stdout
     from shared.config import load_use_case
 
     config = load_use_case(use_case, overrides or ())
-    console = Console()
+    console = stdout()
     chain = _run_chain(config, console, force)
     if chain.state == "done":
-        from shared.cli.show import show_summary
-
-        show_summary(console, chain)
+        show.show_summary(console, chain)
     else:
-        from shared.cli.show import show_end
-
-        show_end(Console(stderr=True), chain)
+        show.show_end(stderr(), chain)
     raise typer.Exit(EXIT_STATUS[chain.state])
 
 

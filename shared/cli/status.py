@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 def status(use_case: OptionalUseCase = None) -> None:
     """The last chain, the studies and the champion."""
-    from rich.console import Console
-
+    from shared.cli.console import stdout
     from shared.cli.show import show_chain
     from shared.config import load_use_case, use_cases
     from shared.events.chain import newest_chain
 
-    console = Console()
+    console = stdout()
     if use_case:
         load_use_case(use_case)
     if chain := newest_chain(use_case):

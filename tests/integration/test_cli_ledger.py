@@ -1,0 +1,156 @@
+"""Commands that read the ledger, on a real database."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from shared.cli.app import app
+from shared.domain import PromotionDecision, TrialSummary
+from shared.events.chain import Chain, utc_now
+from shared.events.graph import Flow, Graph
+from shared.events.watch import study_progress
+from shared.settings import settings
+from shared.storage.ledger import Ledger
+from shared.storage.studies import open_storage
+
+pytestmark = pytest.mark.usefixtures("database")
+
+FINGERPRINT = "f" * 64
+PARAMS = {"family": "svm", "C": 3.5}
+SOURCE = """
+from sklearn.svm import SVC
+
+def build(trial):
+    trial.suggest_categorical("family", ["svm"])
+    return SVC(C=trial.suggest_float("C", 0.1, 10))
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EVERTUNE_HOME", str(tmp_path))
+    settings.cache_clear()
+    return tmp_path
+
+
+def invoke(*args: str):
+    return CliRunner().invoke(app, args)
+
+
+def finish(variant: str, run: str, objective: str = "flows/classical_hpo/objectives/svm.py") -> str:
+    """Put a finished study of `digits` on record."""
+    ledger, name = Ledger(), f"digits/{variant}/{FINGERPRINT[:12]}/{variant[:8]}"
+    ledger.open_study(name, "digits", variant, FINGERPRINT)  # type: ignore[arg-type]
+    ledger.claim(name, run)
+    outcome = {
+        "trial": 17,
+        "value": -0.0412,
+        "metric": "neg_log_loss",
+        "top": [TrialSummary(number=17, values=(-0.0412,), params=PARAMS).model_dump(mode="json")],
+        "objective_hash": ledger.save_source(SOURCE),
+        "objective": objective,
+        "model": f"digits-{variant}",
+        "version": 3,
+    }
+    ledger.finish(name, outcome, run)
+    return name
+
+
+def test_status_shows_the_chain_the_studies_and_the_champion():
+    study = finish("classical", "ClassicalHPOFlow/7")
+    Ledger().log_promotion("digits", 3, None, PromotionDecision(promote=True, reason="first"), "SystemTuneFlow/9")
+    chain = Chain.begin("digits", Graph.of(Flow("DataPrepFlow", Path("a"))), 1, utc_now())
+    chain.update("DataPrepFlow", state="failed", run="DataPrepFlow/5", note="no rows").model_copy(
+        update={"finished_at": utc_now()}
+    ).save()
+
+    result = invoke("status")
+
+    assert result.exit_code == 0, result.output
+    assert f"{chain.id} of digits: failed" in result.stdout
+    assert "DataPrepFlow/5" in result.stdout
+    assert study in result.stdout
+    assert "champion  digits version 3" in result.stdout
+
+
+def test_status_of_a_project_where_nothing_has_run_says_how_to_begin():
+    assert "nothing has run yet; start with `evertune run" in invoke("status").stdout
+
+
+def test_the_best_parameters_are_a_snippet_that_runs():
+    finish("classical", "ClassicalHPOFlow/7")
+
+    snippet = invoke("best", "digits", "--variant", "classical").stdout
+
+    head, _, _ = snippet.partition("objective = ")
+    namespace: dict[str, object] = {}
+    exec(head, namespace)
+    assert namespace["params"] == PARAMS
+    assert "trial 17, neg_log_loss -0.0412" in snippet
+
+
+def test_without_a_variant_the_best_parameters_are_the_systems():
+    finish("classical", "ClassicalHPOFlow/7")
+    finish("system", "SystemTuneFlow/9", objective="")
+
+    assert invoke("best", "digits").stdout.startswith("# system: trial 17")
+
+
+def test_best_needs_a_study_that_is_done():
+    finish("classical", "ClassicalHPOFlow/7")
+
+    for arguments, known in ((["best", "diabetes"], "none"), (["best", "digits", "--variant", "deep"], "classical")):
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert f"has {known}; run `evertune run {arguments[1]}`" in result.stderr
+
+
+def test_progress_is_that_of_the_studies_that_the_chains_runs_have_claimed():
+    import optuna
+
+    study = optuna.create_study(storage=open_storage(), study_name="digits/deep/x", direction="maximize")
+    study.set_user_attr("evertune", {"n_trials": 20})
+    study.optimize(lambda trial: trial.number, n_trials=3)
+    Ledger().open_study("digits/deep/x", "digits", "deep", FINGERPRINT)
+    Ledger().claim("digits/deep/x", "DeepHPOFlow/8")
+    finish("classical", "ClassicalHPOFlow/7")
+    flows = [Flow("ClassicalHPOFlow", Path("a")), Flow("DeepHPOFlow", Path("b"))]
+    chain = Chain.begin("digits", Graph.of(*flows), 1, utc_now())
+    for run in ("ClassicalHPOFlow/7", "DeepHPOFlow/8"):
+        chain = chain.update(run.split("/")[0], state="running", run=run)
+
+    found = study_progress(chain)
+
+    assert [*found] == ["DeepHPOFlow"]
+    assert (found["DeepHPOFlow"].finished, found["DeepHPOFlow"].budget, found["DeepHPOFlow"].best) == (3, 20, 2.0)
+
+
+def test_a_checked_config_is_printed_whole():
+    result = invoke("config", "check", "breast_cancer", "--set", "classical.n_trials=7")
+
+    assert result.exit_code == 0, result.output
+    config = json.loads(result.stdout)
+    assert config["classical"]["n_trials"] == 7
+    assert config["tuning"]["folds"] == 5
+
+
+def test_a_config_whose_objective_is_missing_is_refused():
+    result = invoke("config", "check", "breast_cancer", "--set", "classical.objective=objectives/breast.py")
+
+    assert result.exit_code == 1
+    assert "there is no such objective file; did you mean 'breast_cancer.py'?" in result.stderr
+
+
+def test_the_services_are_shown_without_their_passwords(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.com")
+    settings.cache_clear()
+
+    result = invoke("services", "status")
+
+    assert "running" in result.stdout
+    assert "mlflow.example.com" in result.stdout
+    assert "secret" not in result.output
