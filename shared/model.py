@@ -400,8 +400,9 @@ def _dump_torch(member: Member, signature: Signature) -> tuple[dict[str, bytes],
     try:
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("rows")},))
     except Exception as err:
+        reason = str(err).partition("\n")[0]
         raise ModelError(
-            f"member {member.name!r} must be a module that torch.export takes, for any number of rows, but: {err}; "
+            f"member {member.name!r} must be a module that torch.export takes, but: {reason}; "
             "keep Python's branches on tensor values and fixed row counts out of `forward`"
         ) from err
     program.example_inputs = None  # torch would pickle them into the archive

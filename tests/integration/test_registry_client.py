@@ -1,0 +1,186 @@
+"""Registering, finding and loading model versions, on a real MLflow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from shared.domain import ModelVersion
+from shared.errors import RegistryError
+from shared.model import Member, Signature, System, save
+from shared.registry import client
+from shared.storage import services
+
+pytestmark = pytest.mark.usefixtures("home")
+
+NAME = "iris-classical"
+LINEAGE = {
+    "dataset": "0123456789abcdef",
+    "run": "ClassicalHPOFlow/7",
+    "study": "iris/classical/0123/89ab",
+    "trial": "4",
+}
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return load_iris(as_frame=True).data
+
+
+@pytest.fixture(scope="module")
+def system(rows) -> System:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, load_iris().target)
+    return System(Signature(tuple(rows.columns), (4,), ("setosa", "versicolor", "virginica")), [Member("one", model)])
+
+
+@pytest.fixture(scope="module")
+def files(system) -> dict[str, bytes]:
+    return save(system)
+
+
+@pytest.fixture
+def register(files, rows, system):
+    def call(alias: str | None = None, score: float = -0.25, **changes) -> ModelVersion:
+        arguments = {
+            "use_case": "iris",
+            "example": rows[:3],
+            "predictions": system.predict(rows[:3]),
+            "metrics": {"neg_log_loss": score},
+            "params": {"family": "linear", "one": {"C": 1.5, "note": "x" * 7000}, "odd|key": 1},
+            "lineage": LINEAGE,
+            "alias": alias,
+        }
+        return client.register(changes.pop("name", NAME), files, **{**arguments, **changes})
+
+    return call
+
+
+def test_a_version_is_registered_with_its_metrics_parameters_and_lineage_and_in_silence(register, home, capfd):
+    version = register(alias="challenger")
+    assert capfd.readouterr() == ("", "")
+    assert (version.name, version.version, version.aliases) == (NAME, 1, ("challenger",))
+    assert version.metrics == {"neg_log_loss": -0.25}
+    assert version.lineage == {**LINEAGE, "use_case": "iris"}
+    mlflow = mlflow_client()
+    registered = mlflow.get_model_version(NAME, "1")
+    run = mlflow.get_run(registered.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"family": "linear", "one.C": "1.5", "one.note": "x" * 6000, "odd_key": "1"}
+    assert run.data.tags["evertune.study"] == LINEAGE["study"]
+    assert mlflow.get_experiment(run.info.experiment_id).name == NAME
+    assert registered.description == (
+        "Made by Evertune from trial 4 of the study iris/classical/0123/89ab, on dataset version 0123456789ab."
+    )
+    assert Path(registered.source.removeprefix("file://")).is_relative_to(home / "mlflow" / NAME)
+
+
+def test_the_registered_model_is_its_script_its_native_files_and_what_it_requires(register):
+    register()
+    folder = Path(mlflow_client().get_model_version(NAME, "1").source.removeprefix("file://"))
+    native = {"artifacts/system/manifest.json", "artifacts/system/members/0/model.skops"}
+    described = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"}
+    example = {"input_example.json", "serving_input_example.json"}
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    assert found - {"registered_model_meta"} == {"served.py"} | native | described | example
+    required = {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().split()}
+    assert required == {"mlflow", "numpy", "pandas", "scikit-learn", "skops"}
+
+
+def test_aliases_find_versions_and_newer_ones_take_them_over(register):
+    assert client.challenger(NAME) is None
+    assert client.versions(NAME) == []
+    first = register(alias="challenger")
+    second = register(alias="challenger", score=-0.125)
+    assert client.challenger(NAME) == second
+    assert client.champion(NAME) is None
+    assert [(v.version, v.aliases, v.metrics) for v in client.versions(NAME)] == [
+        (2, ("challenger",), {"neg_log_loss": -0.125}),
+        (1, (), {"neg_log_loss": -0.25}),
+    ]
+    assert first.uri == f"models:/{NAME}/1"
+
+
+def test_a_version_is_loaded_with_the_same_predictions(register, system, rows):
+    loaded = client.load_version(register())
+    np.testing.assert_array_equal(loaded.predict_proba(rows), system.predict_proba(rows))
+
+
+def test_a_regression_is_registered_too(rows):
+    values = rows.iloc[:, 0].to_numpy()
+    system = System(Signature(tuple(rows.columns), (4,)), [Member("one", Ridge().fit(rows, values))])
+    facts = {"use_case": "sizes", "metrics": {"r2": 1.0}, "params": {}, "lineage": {}}
+    version = client.register("sizes", save(system), example=rows[:2], predictions=system.predict(rows[:2]), **facts)
+    np.testing.assert_array_equal(client.load_version(version).predict(rows), system.predict(rows))
+
+
+SERVE = """
+import sys
+
+class NoEvertune:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "shared":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoEvertune())
+import mlflow.pyfunc
+from sklearn.datasets import load_iris
+
+mlflow.set_tracking_uri(sys.argv[1])
+rows = load_iris(as_frame=True).data[::60]
+first, second = (mlflow.pyfunc.load_model(f"models:/iris-classical/{version}") for version in (1, 2))
+assert type(first.unwrap_python_model()) is not type(second.unwrap_python_model())
+print(first.predict(rows[rows.columns[::-1]]).tolist())
+print(second.predict(rows, params={"output": "proba"}).round(3).to_json())
+try:
+    second.predict(rows, params={"output": "logits"})
+except ValueError as err:
+    print(err)
+"""
+
+
+def test_the_pyfunc_predicts_raw_rows_where_there_is_no_evertune(register, system, rows, tmp_path):
+    register()
+    register()
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, services.mlflow_tracking_uri()],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        capture_output=True,
+        text=True,
+    )
+    proba = pd.DataFrame(system.predict_proba(rows[::60]), rows[::60].index, system.signature.classes)
+    labels, probabilities, error = done.stdout.splitlines()
+    assert labels == str(system.predict(rows[::60]).tolist())
+    assert probabilities == proba.reset_index(drop=True).round(3).to_json()
+    assert error == '`output` must be "label" or "proba", but is \'logits\''
+
+
+def test_what_mlflow_refuses_is_an_error_that_says_what_was_tried(register):
+    register()
+    with pytest.raises(RegistryError, match=rf"can't set {NAME}@champion: .*version=9.* not found"):
+        client.set_alias(NAME, "champion", 9)
+    with pytest.raises(RegistryError, match="can't register a version of a/b: "):
+        register(name="a/b")
+
+
+def test_a_version_whose_files_are_gone_is_an_error_that_names_it(register):
+    version = register()
+    folder = Path(mlflow_client().get_model_version(NAME, "1").source.removeprefix("file://"))
+    (folder / "artifacts/system/manifest.json").unlink()
+    with pytest.raises(RegistryError, match=rf"can't load models:/{NAME}/1: .*manifest\.json"):
+        client.load_version(version)
+
+
+def mlflow_client():
+    from mlflow import MlflowClient
+
+    return MlflowClient(services.mlflow_tracking_uri())
