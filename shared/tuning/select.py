@@ -40,10 +40,11 @@ def select(
     ranked = rank(complete, spec)
     front = tuple(summary(trial) for trial in study.best_trials) if len(spec.directions) > 1 else ()
     feasible = rank([summary(trial) for trial in study.best_trials], spec)
+    best = pick(complete) if pick else (feasible or ranked)[0]
     return TuningResult(
         study=spec.name,
-        best=pick(complete) if pick else (feasible or ranked)[0],
-        top=distinct(ranked)[:TOP],
+        best=best,
+        top=distinct([best, *ranked])[:TOP],
         front=front,
         counts=Counter(trial.state.name for trial in trials),
         wall_s=max((s.wall_s for s in stats), default=0.0),

@@ -108,6 +108,7 @@ def test_the_pick_of_the_caller_chooses_among_all_complete_trials() -> None:
     storage = stored([complete(1.0, 1.0), complete(3.0, 5.0), pruned()], two)
     result = select(spec(directions=two), storage, pick=lambda trials: min(trials, key=lambda t: t.values[1]))
     assert result.best.number == 0
+    assert result.top[0] == result.best
 
 
 def test_wall_time_is_that_of_the_slowest_worker_and_cpu_time_that_of_all() -> None:
