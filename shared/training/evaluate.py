@@ -30,9 +30,10 @@ def evaluator(objective: Objective, data: Dataset, metric: str, seed: int = 0) -
 
     Raises:
         ConfigError: the metric can't score this target.
-        ObjectiveError: (by the function) what the objective returned breaks the contract.
+        ObjectiveError: the objective's file can't be imported; (by the function) what it returned breaks the contract.
         optuna.TrialPruned: (by the function) the study's pruner gives the trial up.
     """
+    _ = objective.module  # a file that can't be imported is told before the first trial
     if objective.kind == "build":
         check_metric(metric, data.ref.table)
 

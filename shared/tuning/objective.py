@@ -6,10 +6,14 @@ An objective file is one plain Python module that stands alone, since it travels
   `fit_plan(trial)` beside it, an untrained `torch.nn.Module`. Evertune trains and scores it.
 - `objective(trial, data)`: scores itself on `data`, a `Dataset`; with `train(trial, data)`, it can be retrained.
 - `objective(trial)`: an unchanged Optuna script. It is imported, so what it runs is under `if __name__ == "__main__":`.
+
+What a file defines is read from its syntax tree; the file runs when one of its functions is first needed. So planning
+a study imports neither torch nor XGBoost.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import linecache
@@ -20,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared.config import did_you_mean
@@ -41,18 +45,21 @@ CONTRACT = "`build(trial)`, `objective(trial, data)` or `objective(trial)`"
 
 @dataclass(frozen=True)
 class Objective:
-    """An objective file, loaded. Equal to another if their sources are; pickled as its source."""
+    """An objective file, read. Equal to another if their sources are; pickled as its source.
+
+    outline: a stub of each function that the file defines at its top level: its parameters, without its code.
+    """
 
     source: str = field(repr=False)
     label: str = field(compare=False)
-    module: ModuleType = field(repr=False, compare=False)
+    outline: Mapping[str, FunctionType] = field(repr=False, compare=False)
 
     @classmethod
     def load(cls, path: str | Path, label: str | None = None) -> Objective:
         """The objective of a file; `label` is how errors call it, by default the path, from the working directory.
 
         Raises:
-            ObjectiveError: there is no such file, it can't be imported, or it breaks the contract.
+            ObjectiveError: there is no such file, it isn't Python, or it breaks the contract.
         """
         return cls.from_source(_read(Path(path)), label or _label(Path(path)))
 
@@ -61,9 +68,9 @@ class Objective:
         """The objective of a source text, wherever its file is.
 
         Raises:
-            ObjectiveError: the text can't be imported, or it breaks the contract.
+            ObjectiveError: the text isn't Python, or it breaks the contract.
         """
-        objective = cls(source, label, _execute(source, label))
+        objective = cls(source, label, _outline(source, label))
         _check_contract(objective)
         return objective
 
@@ -76,10 +83,19 @@ class Objective:
         return source_hash(self.source)
 
     @cached_property
+    def module(self) -> ModuleType:
+        """The file as a module, run when first asked for.
+
+        Raises:
+            ObjectiveError: it can't be imported.
+        """
+        return _execute(self.source, self.label)
+
+    @cached_property
     def kind(self) -> Kind:
         if self.defines("build"):
             return "build"
-        names, required = _parameters(self.objective)
+        names, required = _parameters(self.outline["objective"])
         return "data" if required == 2 or "data" in names[1:2] else "trial"
 
     @property
@@ -93,7 +109,7 @@ class Objective:
         return self.defines("build") or self.defines("train")
 
     def defines(self, name: str) -> bool:
-        return callable(getattr(self.module, name, None))
+        return name in self.outline
 
     @property
     def build(self) -> Callable[[BaseTrial], Any]:
@@ -119,10 +135,9 @@ class Objective:
         return parse_plan(self._function("fit_plan")(trial), self.label)
 
     def _function(self, name: str) -> Callable[..., Any]:
-        function = getattr(self.module, name, None)
-        if not callable(function):
-            raise ObjectiveError(f"{self.label}: must define `{name}`, but defines {_defined(self.module)}; add it")
-        return function  # type: ignore[no-any-return]  # whatever the user wrote
+        if not self.defines(name):
+            raise ObjectiveError(f"{self.label}: must define `{name}`, but defines {_defined(self.outline)}; add it")
+        return getattr(self.module, name)  # type: ignore[no-any-return]  # whatever the user wrote
 
 
 def source_hash(source: str) -> str:
@@ -176,13 +191,45 @@ def _read(path: Path) -> str:
         ) from err
 
 
+def _outline(source: str, label: str) -> dict[str, FunctionType]:
+    """Stubs of the functions that a source text defines at its top level: nothing of it is run."""
+    filename = _filename(source, label)
+    try:
+        tree = ast.parse(source, filename)
+    except SyntaxError as err:
+        raise ObjectiveError(_explain_import(err, label, filename)) from err
+    stubs = [_stub(node) for node in tree.body if isinstance(node, ast.FunctionDef)]
+    namespace: dict[str, Any] = {}
+    exec(compile(ast.fix_missing_locations(ast.Module([*stubs], [])), filename, "exec"), namespace)
+    return {stub.name: namespace[stub.name] for stub in stubs}
+
+
+def _stub(node: ast.FunctionDef) -> ast.FunctionDef:
+    """The function without decorators, annotations and code; a default is None."""
+    given = node.args
+    bare = ast.arguments(
+        posonlyargs=[ast.arg(a.arg) for a in given.posonlyargs],
+        args=[ast.arg(a.arg) for a in given.args],
+        vararg=ast.arg(given.vararg.arg) if given.vararg else None,
+        kwonlyargs=[ast.arg(a.arg) for a in given.kwonlyargs],
+        kw_defaults=[default and ast.Constant(None) for default in given.kw_defaults],
+        kwarg=ast.arg(given.kwarg.arg) if given.kwarg else None,
+        defaults=[ast.Constant(None) for _ in given.defaults],
+    )
+    node.args, node.body, node.decorator_list, node.returns = bare, [ast.Pass()], [], None
+    return node
+
+
+def _filename(source: str, label: str) -> str:
+    """How tracebacks call the file: unlike a path, it never shows the lines of another version."""
+    return f"{label}@{source_hash(source)[:8]}"
+
+
 def _execute(source: str, label: str) -> ModuleType:
     """The module of a source text, in `sys.modules` (for pickle and dataclasses), its lines known to tracebacks."""
-    digest = source_hash(source)
-    name = f"evertune_objective_{digest[:16]}"
+    name, filename = f"evertune_objective_{source_hash(source)[:16]}", _filename(source, label)
     if name in sys.modules:
         return sys.modules[name]
-    filename = f"{label}@{digest[:8]}"  # unlike a path, it never shows the lines of another version
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = ModuleType(name)
     module.__file__ = filename
@@ -209,9 +256,9 @@ def _explain_import(error: BaseException, label: str, filename: str) -> str:
 
 
 def _check_contract(objective: Objective) -> None:
-    label, module = objective.label, objective.module
+    label, outline = objective.label, objective.outline
     if objective.defines("build") == objective.defines("objective"):
-        found = "both `build` and `objective`" if objective.defines("build") else _defined(module)
+        found = "both `build` and `objective`" if objective.defines("build") else _defined(outline)
         raise ObjectiveError(f"{label}: must define one of {CONTRACT}, but defines {found}; keep or add one of them")
     if objective.deep and not objective.defines("build"):
         raise ObjectiveError(
@@ -224,7 +271,7 @@ def _check_contract(objective: Objective) -> None:
         )
     for name, arguments in _SIGNATURES.items():
         if objective.defines(name):
-            _check_signature(getattr(module, name), name, arguments, label)
+            _check_signature(outline[name], name, arguments, label)
 
 
 _SIGNATURES: Mapping[str, tuple[str, ...]] = {
@@ -258,9 +305,8 @@ def _parameters(function: Callable[..., Any]) -> tuple[list[str], int]:
     return positional, sum(p.default is p.empty for p in named)
 
 
-def _defined(module: ModuleType) -> str:
-    own = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-    return ", ".join(f"`{n}`" for n in own) or "no function"
+def _defined(outline: Mapping[str, FunctionType]) -> str:
+    return ", ".join(f"`{name}`" for name in outline) or "no function"
 
 
 def _shown(value: Any) -> str:

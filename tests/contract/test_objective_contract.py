@@ -51,7 +51,7 @@ def objective(source: str) -> Objective:
 
 def error_of(source: str) -> str:
     with pytest.raises(ObjectiveError) as caught:
-        objective(source)
+        _ = objective(source).module
     return str(caught.value)
 
 
@@ -196,13 +196,20 @@ def test_a_file_that_breaks_the_contract_is_told_the_rule(source: str, parts: li
     ],
 )
 def test_a_file_that_cannot_be_imported_is_told_the_line_and_the_cause(source: str, parts: list[str]) -> None:
-    message = error_of(source)
+    message = error_of(f"{source}\n\ndef build(trial): pass\n")
     for part in ["must import without an error", *parts]:
         assert part in message
 
 
+def test_reading_an_objective_runs_nothing_of_it() -> None:
+    source = "import torch\n\nraise RuntimeError\n\n@undefined\ndef build(trial: Nowhere = nothing): pass\n"
+    assert objective(source).trains
+    with pytest.raises(ObjectiveError, match="must import without an error"):
+        _ = objective(source).build
+
+
 def test_a_file_that_failed_once_fails_again() -> None:
-    assert error_of("1 / 0") == error_of("1 / 0")
+    assert error_of(f"1 / 0{BUILD}") == error_of(f"1 / 0{BUILD}")
 
 
 def test_a_function_that_the_file_lacks_is_named() -> None:
