@@ -203,7 +203,7 @@ def _mixed_precision(device: str) -> tuple[Callable[[], AbstractContextManager[A
 def _tensor(X: pd.DataFrame, table: Table, device: str) -> Tensor:
     import torch
 
-    return torch.as_tensor(X.to_numpy("float32")).reshape(-1, *table.shape).to(device)
+    return torch.from_numpy(X.to_numpy("float32", copy=True)).reshape(-1, *table.shape).to(device)
 
 
 def _target(y: np.ndarray, table: Table, device: str) -> Tensor:
