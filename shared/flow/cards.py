@@ -8,7 +8,7 @@ Meant for `@card(type="blank")`. A card builds in about a CPU second, most of wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from shared.domain import ModelVersion, PromotionDecision, StudySpec, TrialSumma
 from shared.flow.charts import study as charts
 from shared.flow.charts import system
 from shared.flow.charts.slices import slices
-from shared.flow.charts.theme import as_spec, figure, seconds
+from shared.flow.charts.theme import Spec, figure, seconds
 from shared.flow.charts.trials import MIN_TRIALS_FOR_IMPORTANCE, Goal, importances, ranked
 
 if TYPE_CHECKING:
@@ -165,10 +165,10 @@ def _notes(result: TuningResult | None, notes: Sequence[str]) -> list[Any]:
     return [Markdown("\n\n".join(f"**Note.** {_sentence(note)}" for note in said))] if said else []
 
 
-def _charts(made: Any) -> list[Any]:
+def _charts(made: Iterable[Spec | None]) -> list[Any]:
     from metaflow.cards import VegaChart
 
-    return [VegaChart(as_spec(chart)) for chart in made if chart is not None]
+    return [VegaChart(spec) for spec in made if spec is not None]
 
 
 def _space(trials: Sequence[FrozenTrial], goal: Goal) -> list[Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shared.flow.charts.theme import RED, SHORT, decades, rows, themed, thin
-from shared.flow.charts.trials import Goal, clamp, is_categorical, ranked, shared_view
+from shared.flow.charts.theme import RED, SHORT, Spec, decades, finished, rows, thin
+from shared.flow.charts.trials import Goal, clamp, compact, is_categorical, ranked, shared_view
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -16,7 +17,7 @@ MAX_PANELS = 12
 MIN_TRIALS = 3
 
 
-def slices(trials: Iterable[FrozenTrial], goal: Goal, order: Sequence[str] = ()) -> Any | None:
+def slices(trials: Iterable[FrozenTrial], goal: Goal, order: Sequence[str] = ()) -> Spec | None:
     """One panel per parameter over the range that was searched, logarithmic where the search was.
 
     order: names of parameters, the most important first; the others follow. None where no complete trial has a choice.
@@ -31,7 +32,7 @@ def slices(trials: Iterable[FrozenTrial], goal: Goal, order: Sequence[str] = ())
         return None
     points = slice_rows(complete, shown, goal, domain)
     panels = [_panel(i, name, complete, goal, domain) for i, name in enumerate(shown)]
-    return themed(
+    return finished(
         alt.concat(*panels, columns=COLUMNS, spacing={"row": 26, "column": 24}),
         f"Where the good values of {goal.metric} are",
         _notes(points, [name for name in names if name not in shown]),
@@ -66,6 +67,7 @@ def slice_rows(
 ) -> list[dict[str, Any]]:
     """A row per complete trial, worst first: its value, where it is drawn, the parameters that it has as p0, p1, …"""
     values = [goal.value(t) or 0.0 for t in complete]
+    options = {name: choices(complete, name) for name in names}
     return [
         {
             "trial": t.number,
@@ -73,34 +75,40 @@ def slice_rows(
             "shown": clamp(v, domain),
             "size": 90 if t is complete[0] else 38,
             "ring": RED if t is complete[0] else None,
-            "jitter": t.number * 0.618034 % 1,
-            **{f"p{i}": _drawable(t, name) for i, name in enumerate(names) if name in t.params},
+            "params": compact(t.params),
+            **{f"p{i}": _place(t, name, options[name]) for i, name in enumerate(names) if name in t.params},
         }
         for t, v in zip(complete[::-1], values[::-1], strict=True)
     ]
 
 
-def _drawable(trial: FrozenTrial, name: str) -> Any:
-    value = trial.params[name]
-    return str(value) if is_categorical(trial.distributions[name]) else value
+def choices(complete: Sequence[FrozenTrial], name: str) -> list[str]:
+    """What a categorical parameter could be, in the order of its distribution; empty for a numeric one."""
+    distributions: list[Any] = [t.distributions[name] for t in complete if name in t.distributions]
+    return list(dict.fromkeys(str(c) for d in distributions if is_categorical(d) for c in d.choices))
+
+
+def _place(trial: FrozenTrial, name: str, options: Sequence[str]) -> Any:
+    """Where a trial is on a parameter's axis: its value, or around its choice's number, lest points hide points."""
+    if not options:
+        return trial.params[name]
+    return options.index(str(trial.params[name])) + 0.4 * (trial.number * 0.618034 % 1 - 0.5)
 
 
 def _panel(i: int, name: str, complete: Sequence[FrozenTrial], goal: Goal, domain: tuple[float, float]) -> Any:
     import altair as alt
 
     distributions = [t.distributions[name] for t in complete if name in t.distributions]
-    jitter = {"xOffset": alt.XOffset("jitter:Q", scale=alt.Scale(domain=[-1, 2]))}
     chart = (
         rows("trials").mark_point(filled=True, opacity=0.9, strokeWidth=1.8).transform_filter(f"isValid(datum.p{i})")
     )
     return chart.encode(
-        x=_x(f"p{i}", distributions),
+        x=_x(f"p{i}", distributions, choices(complete, name)),
         y=_y(goal, domain, labeled=i % COLUMNS == 0),
         fill=_by_trial(),
         stroke=alt.Stroke("ring:N", scale=None, legend=None),
         size=alt.Size("size:Q", scale=None, legend=None),
-        tooltip=["trial:Q", alt.Tooltip(f"p{i}:N", title=name), "value:Q"],
-        **(jitter if is_categorical(distributions[0]) else {}),
+        tooltip=["trial:Q", "value:Q", "params:N"],
     ).properties(title=_heading(name, len(distributions), len(complete)), width=WIDTH, height=HEIGHT)
 
 
@@ -128,15 +136,16 @@ def _by_trial() -> Any:
     return alt.Fill("trial:Q", scale=scale, legend=legend)
 
 
-def _x(field: str, distributions: Sequence[Any]) -> Any:
+def _x(field: str, distributions: Sequence[Any], options: Sequence[str]) -> Any:
     """The parameter's axis: its choices, or the range that was searched."""
     import altair as alt
 
-    if is_categorical(distributions[0]):
-        choices = list(dict.fromkeys(str(c) for d in distributions for c in d.choices))
-        crowded = sum(map(len, choices)) > 34
-        axis = alt.Axis(labelAngle=-35 if crowded else 0, labelLimit=90, grid=False)
-        return alt.X(f"{field}:N", title=None, sort=None, scale=alt.Scale(domain=choices), axis=axis)
+    if options:
+        names, angle = f"{json.dumps(options)}[datum.value]", -35 if sum(map(len, options)) > 34 else 0
+        axis = alt.Axis(values=list(range(len(options))), labelExpr=names, labelAngle=angle, labelLimit=90, grid=False)
+        return alt.X(
+            f"{field}:Q", title=None, scale=alt.Scale(domain=[-0.5, len(options) - 0.5], nice=False), axis=axis
+        )
     low, high = min(d.low for d in distributions), max(d.high for d in distributions)
     log = all(d.log for d in distributions)
     scale = alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False, zero=False, padding=6)

@@ -15,12 +15,13 @@ from shared.flow.charts.theme import (
     ORANGE,
     RED,
     SHORT,
+    Spec,
     by_kind,
     decades,
     figure,
+    finished,
     rows,
     seconds,
-    themed,
     thin,
 )
 from shared.flow.charts.trials import Goal, clamp, compact, ended, ranked, view
@@ -37,7 +38,7 @@ LEAST_SHARE = 0.01
 BEST = "best trial"
 
 
-def history(trials: Iterable[FrozenTrial], goal: Goal) -> Any | None:
+def history(trials: Iterable[FrozenTrial], goal: Goal) -> Spec | None:
     """Value by trial, the best so far as a line, states by color and shape; the best trial is labeled.
 
     What has no value, or one beyond the axis (`trials.view`), is drawn at its worse edge. None without trials.
@@ -66,12 +67,13 @@ def history(trials: Iterable[FrozenTrial], goal: Goal) -> Any | None:
         )
     )
     layers = [line, dots, *_best_label(steps, points, goal, place)] if steps else [dots]
-    return themed(
+    return finished(
         alt.layer(*layers).properties(height=300),
         f"{goal.metric} by trial",
         _history_notes(points, steps),
         trials=thin(points),
-        best_so_far=steps,
+        best_so_far=thin(steps),
+        best=steps[-2:-1],
     )
 
 
@@ -103,7 +105,7 @@ def best_so_far(points: Sequence[Row]) -> list[Row]:
     return [*corners, {**corners[-1], "trial": points[-1]["trial"]}] if corners else []
 
 
-def importance(shares: Mapping[str, float]) -> Any | None:
+def importance(shares: Mapping[str, float]) -> Spec | None:
     """Bars of `trials.importances`, the largest first. None where no parameter explains anything."""
     import altair as alt
 
@@ -123,12 +125,12 @@ def importance(shares: Mapping[str, float]) -> Any | None:
         "How much of the differences between the ranks of the complete trials each parameter explains on its own, "
         "less chance.",
         "A conditional parameter is judged among the trials that have it."
-        + (f" {less} more explain less than {bars[-1]['label']}." if less else ""),
+        + (f" {less} more explain less." if less else ""),
     ]
-    return themed(chart, f"What matters most: {bars[0]['parameter']}", notes, parameters=bars)
+    return finished(chart, f"What matters most: {bars[0]['parameter']}", notes, parameters=bars)
 
 
-def curves(trials: Iterable[FrozenTrial], goal: Goal, step: str = "Step") -> Any | None:
+def curves(trials: Iterable[FrozenTrial], goal: Goal, step: str = "Step") -> Spec | None:
     """Intermediate values of each trial by step, the best trial on top. None where no trial reported twice."""
     import altair as alt
 
@@ -161,7 +163,7 @@ def curves(trials: Iterable[FrozenTrial], goal: Goal, step: str = "Step") -> Any
     )
     cut = any(clamp(point["value"], domain) != point["value"] for point in points)
     notes = ["What is far worse than the better half is cut off."] if cut else []
-    return themed(chart, f"{goal.metric} by {step.lower()}, as the trials reported it", notes, curves=points)
+    return finished(chart, f"{goal.metric} by {step.lower()}, as the trials reported it", notes, curves=points)
 
 
 def curve_rows(trials: Iterable[FrozenTrial], goal: Goal) -> list[Row]:
@@ -182,7 +184,7 @@ def curve_rows(trials: Iterable[FrozenTrial], goal: Goal) -> list[Row]:
     ]
 
 
-def durations(trials: Iterable[FrozenTrial]) -> Any | None:
+def durations(trials: Iterable[FrozenTrial]) -> Spec | None:
     """Time of each trial by state; a logarithmic axis where times differ thirtyfold. None without times."""
     import altair as alt
 
@@ -217,7 +219,7 @@ def durations(trials: Iterable[FrozenTrial]) -> Any | None:
     ]
     chart = alt.layer(middle, dots).properties(height=200)
     title = f"A trial takes {seconds(median(times))} (median)"
-    return themed(chart, title, notes, trials=thin(points), median=[{"seconds": median(times)}])
+    return finished(chart, title, notes, trials=thin(points), median=[{"seconds": median(times)}])
 
 
 def duration_s(trial: FrozenTrial) -> float | None:
@@ -267,7 +269,7 @@ def _best_label(steps: Sequence[Row], points: Sequence[Row], goal: Goal, place: 
     best = steps[-2]
     label = f"trial {best['trial']}: {figure(best['value'])}"
     left = best["trial"] > (points[0]["trial"] + points[-1]["trial"]) / 2
-    base = rows("best_so_far").transform_filter(f"datum.trial == {best['trial']}").encode(**place)
+    base = rows("best").encode(**place)
     text = base.mark_text(
         align="right" if left else "left", dx=6 if left else -6, dy=-12 if goal.direction == "maximize" else 14,
         fontSize=12, fontWeight=600, color=INK,

@@ -12,11 +12,12 @@ from shared.flow.charts.theme import (
     ORANGE,
     RED,
     SHORT,
+    Spec,
     by_kind,
     decades,
     figure,
+    finished,
     rows,
-    themed,
     thin,
 )
 from shared.flow.charts.trials import Goal, clamp, compact, front, view
@@ -35,8 +36,8 @@ STAR = "M0,-1 L0.25,-0.32 L0.95,-0.31 L0.4,0.12 L0.59,0.81 L0,0.4 L-0.59,0.81 L-
 
 def pareto(
     trials: Iterable[FrozenTrial], goal: Goal, cost: Goal, *, budget: float | None = None, pick: int | None = None
-) -> Any | None:
-    """The complete trials in the plane of two goals, their front as a staircase, the pick labeled, the budget as a line.
+) -> Spec | None:
+    """The complete trials in the plane of two goals, their front as a staircase, the pick labeled, the budget a line.
 
     goal is drawn upwards, cost to the right. budget: the largest cost that is feasible; the front is that of the
     feasible trials, where there are any. pick: number of the picked trial. None without a complete trial.
@@ -59,12 +60,12 @@ def pareto(
     )
     picked = [point for point in points if point["trial"] == pick]
     layers = [line, dots, *_limit(budget, cost, points), *_marked(picked, points, goal, cost, place)]
-    return themed(
+    return finished(
         alt.layer(*layers).properties(height=340),
         f"{goal.metric} against {cost.metric}: the front{', and the pick' if picked else ''}",
         _notes(points, budget, cost),
         trials=thin(points),
-        front=sorted((point for point in points if point["kind"] == FRONT), key=lambda point: point["cost"]),
+        front=thin(sorted((point for point in points if point["kind"] == FRONT), key=lambda point: point["cost"])),
         pick=picked,
         budget=[{}],
     )
@@ -92,7 +93,7 @@ def pareto_rows(trials: Iterable[FrozenTrial], goal: Goal, cost: Goal, budget: f
 
 def holdout(
     figures: Mapping[str, float], metric: str, names: tuple[str, str] = ("challenger", "champion")
-) -> Any | None:
+) -> Spec | None:
     """The two scores on the holdout, greater is better. None unless `figures` has `challenger` and `champion`."""
     import altair as alt
 
@@ -111,7 +112,7 @@ def holdout(
     text = base.mark_text(align="left", dx=12, fontSize=12, fontWeight=600, color=INK).encode(text="label:N")
     how = f"{'better' if gain > 0 else 'worse'} by {figure(abs(gain))}" if gain else "as good as the champion"
     scores = [{"model": n, "score": s, "label": figure(s)} for n, s in zip(names, (challenger, champion), strict=True)]
-    return themed(
+    return finished(
         alt.layer(base.mark_point(filled=True, size=150, opacity=1).encode(color=color), text).properties(height=90),
         f"On the holdout the challenger is {how}",
         ["Both scored once, on the same rows, which no trial has seen."],
@@ -167,14 +168,14 @@ def _limit(budget: float | None, cost: Goal, points: Sequence[Row]) -> list[Any]
 def _marked(
     picked: Sequence[Row], points: Sequence[Row], goal: Goal, cost: Goal, place: Mapping[str, Any]
 ) -> list[Any]:
-    """A star on the pick, and its label towards the middle."""
+    """A star on the pick, and its label: leftwards where there is room, since the budget's line is to the right."""
     import altair as alt
 
     if not picked:
         return []
     point = picked[0]
     label = f"pick: trial {point['trial']}, {figure(point['value'])} at {point['cost']:.3g} {cost.unit}".rstrip()
-    left = point["cost"] > (min(p["cost"] for p in points) + max(p["cost"] for p in points)) / 2
+    left = point["cost"] > 0.3 * max(p["cost"] for p in points)
     base = rows("pick").encode(**place)
     text = base.mark_text(
         align="right" if left else "left", dx=6 if left else -6, dy=-16 if goal.direction == "maximize" else 18,

@@ -27,23 +27,34 @@ SHORT = (
     "? format(datum.value, '~e') : format(datum.value, '~g')"
 )
 
+Spec = dict[str, Any]
 Row = TypeVar("Row")
 
 
+def themed(chart: Any, title: str, notes: Sequence[str] = ()) -> Any:
+    """The outermost chart, with a title that says what one sees, the notes below it, and Evertune's look."""
+    import altair as alt
+
+    lines = {"subtitle": [note for note in notes if note]} if any(notes) else {}
+    return chart.properties(title=alt.TitleParams(text=title, **lines), config=_CONFIG)
+
+
 def rows(name: str) -> Any:
-    """An empty chart of the rows that `themed` puts in under a name. Altair copies inlined rows at every step."""
+    """An empty chart of the rows that `finished` puts in under a name."""
     import altair as alt
 
     return alt.Chart(alt.NamedData(name))
 
 
-def themed(chart: Any, title: str, notes: Sequence[str] = (), **datasets: Sequence[Any]) -> Any:
-    """The outermost chart, with a title that says what one sees, the notes below it, Evertune's look, and its rows."""
-    import altair as alt
+def finished(chart: Any, title: str, notes: Sequence[str] = (), **datasets: Sequence[Any]) -> Spec:
+    """The themed chart as a specification, with its rows put in last: Altair would copy and validate each of them."""
+    return {**as_spec(themed(chart, title, notes)), "datasets": {name: list(found) for name, found in datasets.items()}}
 
-    lines = {"subtitle": [note for note in notes if note]} if any(notes) else {}
-    heading = alt.TitleParams(text=title, **lines)
-    return chart.properties(title=heading, config=_CONFIG, datasets={k: list(v) for k, v in datasets.items()})
+
+def as_spec(chart: Any) -> Spec:
+    """The Vega-Lite specification as `VegaChart` takes it. Not validated: that costs more than building it."""
+    spec: Spec = chart.to_dict(validate=False)
+    return spec
 
 
 def by_kind(field: str, looks: Mapping[str, tuple[str, str]], points: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -55,12 +66,6 @@ def by_kind(field: str, looks: Mapping[str, tuple[str, str]], points: Iterable[M
     color = alt.Scale(domain=kinds, range=[looks[kind][0] for kind in kinds])
     shape = alt.Scale(domain=kinds, range=[looks[kind][1] for kind in kinds])
     return {"color": alt.Color(f"{field}:N", scale=color), "shape": alt.Shape(f"{field}:N", scale=shape)}
-
-
-def as_spec(chart: Any) -> dict[str, Any]:
-    """The Vega-Lite specification as `VegaChart` takes it. Not validated: that costs more than building it."""
-    spec: dict[str, Any] = chart.to_dict(validate=False)
-    return spec
 
 
 def thin(rows: Sequence[Row], limit: int = MAX_POINTS) -> list[Row]:
@@ -76,7 +81,7 @@ def thin(rows: Sequence[Row], limit: int = MAX_POINTS) -> list[Row]:
 def decades(low: float, high: float) -> list[float]:
     """Ticks of a logarithmic axis: 1, 2 and 5 of every decade, or its beginning only where that would be many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(powers) <= 3 else (1,)
+    steps = (1, 2, 5) if high <= 1000 * low else (1,)
     return [tick for k in powers for step in steps if low <= (tick := float(f"{step}e{k}")) <= high]
 
 
