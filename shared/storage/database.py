@@ -65,8 +65,8 @@ def libpq_url(url: str) -> str:
     scheme, found, rest = url.partition("://")
     if not found or scheme.partition("+")[0] not in ("postgresql", "postgres"):
         raise ServiceError(
-            "EVERTUNE_DATABASE_URL must be a PostgreSQL URL, but begins with "
-            f"'{scheme if found else url[:8]}'; write postgresql://user:password@host:5432/database"
+            f"EVERTUNE_DATABASE_URL must be a PostgreSQL URL, but {f'is one of {scheme}' if found else 'is no URL'}; "
+            "write postgresql://user:password@host:5432/database"
         )
     return f"postgresql://{rest}"
 

@@ -99,7 +99,7 @@ def _postmaster(home: Path) -> list[str]:
     folder = _data_folder(home)
     try:
         lines = [line.strip() for line in (folder / "postmaster.pid").read_text().splitlines()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as err:
         raise _not_ours(home, err) from err
@@ -196,10 +196,11 @@ def _start(home: Path) -> Exception | None:
 
 
 def _forget_dead_server(home: Path) -> None:
-    """Remove a `postmaster.pid` whose process died: after `kill -9`, as a zombie, or before its pid was reused."""
-    pid = _postmaster_pid(home)
+    """Remove the lock files of a server that died: after `kill -9`, as a zombie, or before its pid was reused."""
+    pid, folder = _postmaster_pid(home), _data_folder(home)
     if pid is None or not _is_postmaster(pid, home):
-        (_data_folder(home) / "postmaster.pid").unlink(missing_ok=True)
+        (Path(_socket_folder(home) or folder) / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
+        (folder / "postmaster.pid").unlink(missing_ok=True)
 
 
 def _is_postmaster(pid: int, home: Path) -> bool:

@@ -73,10 +73,11 @@ ORDER BY recorded_at DESC
 NEWEST_COMPLETE = """
 SELECT ref FROM evertune.dataset_versions d
 WHERE use_case = %(use_case)s AND NOT EXISTS (
-    SELECT FROM unnest(%(variants)s::text[]) AS variant
+    SELECT FROM unnest(%(variants)s::text[]) AS wanted(variant)
     WHERE NOT EXISTS (
         SELECT FROM evertune.studies s
-        WHERE (s.use_case, s.fingerprint, s.variant) = (d.use_case, d.fingerprint, variant) AND s.state = 'done'))
+        WHERE s.state = 'done'
+          AND (s.use_case, s.fingerprint, s.variant) = (d.use_case, d.fingerprint, wanted.variant)))
 ORDER BY recorded_at DESC LIMIT 1
 """
 
