@@ -159,17 +159,17 @@ def _matching(filesystem: Any, pattern: str, suffix: str) -> list[str]:
         if info.type != fs.FileType.Directory:
             return [pattern] if info.is_file else []
         pattern = f"{pattern.rstrip('/')}/*.{suffix}"
-    parts = PurePosixPath(pattern).parts
+    parts, deep = PurePosixPath(pattern).parts, "**" in pattern
     fixed = next(i for i, part in enumerate(parts) if set("*?[") & set(part))
     selector = fs.FileSelector(
-        str(PurePosixPath(*parts[:fixed])), allow_not_found=True, recursive=fixed < len(parts) - 1
+        str(PurePosixPath(*parts[:fixed])), allow_not_found=True, recursive=deep or fixed < len(parts) - 1
     )
     return sorted(
         info.path
         for info in filesystem.get_file_info(selector)
         if info.is_file
-        and fnmatchcase(info.path, pattern)
-        and ("**" in pattern or info.path.count("/") == pattern.count("/"))
+        and fnmatchcase(info.path, pattern.replace("**/", "*"))
+        and (deep or info.path.count("/") == pattern.count("/"))
     )
 
 

@@ -70,7 +70,7 @@ def facts(ref: DatasetRef, profile: Described, drift: Described | None) -> list[
         ("Rows", f"{rows['all']:,}", f"{drift['rows']:+,} since the last version" if drift else "in all"),
         ("Development", f"{rows['development']:,}", f"in {ref.folds} folds; {rows['holdout']:,} held out"),
         ("Features", f"{columns:,}", shape + (f"{cells:.1%} missing" if missing else "none missing")),
-        ("Target", f"{classes} classes" if classes else "numbers", ref.table.target),
+        ("Classes", f"{classes:,}", f"of {ref.table.target}") if classes else ("Target", "numbers", ref.table.target),
     ]
 
 
