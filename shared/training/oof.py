@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -117,11 +116,11 @@ class OutOfFold:
     ) -> list[FoldScores]:
         """The scores of every fold, in the order of the folds.
 
-        rival: a known configuration of the member; what is plainly worse on some folds isn't fitted on the rest.
+        rival: a known configuration of the member; what falls behind it on the first folds isn't fitted on the rest.
         backwards: from the last fold on, so that two workers after the same scores meet in the middle.
 
         Raises:
-            optuna.TrialPruned: it is plainly worse than the rival.
+            optuna.TrialPruned: it falls behind the rival.
             ObjectiveError: the objective raised.
         """
         order = sorted(range(len(self.splits)), reverse=backwards)
@@ -130,7 +129,7 @@ class OutOfFold:
         for k in order:
             found[k] = self.fold(member, k)
             if known is not None:
-                self._give_up_if_worse(member, found, known)
+                self._give_up_if_behind(member.name, found, known)
         return [found[k] for k in sorted(found)]
 
     def results(self, folds: Iterable[FoldScores]) -> list[float]:
@@ -159,27 +158,31 @@ class OutOfFold:
     def _result(self, k: int, fold: FoldScores) -> float:
         return score(self.metric, self.data.ref.table, self.y[k], fold.scores)
 
-    def _give_up_if_worse(self, member: Configuration, found: Mapping[int, FoldScores], rival: Sequence[float]) -> None:
+    def _give_up_if_behind(self, name: str, found: Mapping[int, FoldScores], rival: Sequence[float]) -> None:
         mine, theirs = fmean(self._result(k, f) for k, f in found.items()), fmean(rival[k] for k in found)
-        if len(found) < len(rival) and plainly_worse(mine, theirs, stdev(rival), len(found)):
+        if len(found) < len(rival) and falls_behind(mine, theirs, stdev(rival), len(found)):
             from optuna import TrialPruned
 
             raise TrialPruned(
-                f"{member.name}: {self.metric} {mine:.5g} on {len(found)} of {len(rival)} folds, "
+                f"{name}: {self.metric} {mine:.5g} on {len(found)} of {len(rival)} folds, "
                 f"where the upstream best has {theirs:.5g}"
             )
 
 
-def plainly_worse(mine: float, theirs: float, spread: float, n_folds: int) -> bool:
-    """Whether a mean over `n_folds` is behind by more than a standard error. `spread`: of the rival, between folds."""
-    return mine < theirs - spread / math.sqrt(n_folds)
+def falls_behind(mine: float, theirs: float, spread: float, n_folds: int) -> bool:
+    """Whether a mean over `n_folds` isn't worth another fold, given the rival's mean over the same folds.
+
+    After one fold it may be worse by the `spread` of the rival between folds, later by nothing.
+    """
+    return mine < theirs - (spread if n_folds == 1 else 0.0)
 
 
-def preprocessings(X: pd.DataFrame, table: Table) -> tuple[Preprocessing, ...]:
-    """The preprocessings that suit a frame: quantiles only for tables, since pixels share one scale."""
-    if not all(dtype.kind in "biuf" for dtype in X.dtypes):
+def preprocessings(objective: Objective, X: pd.DataFrame, table: Table) -> tuple[Preprocessing, ...]:
+    """The preprocessings that suit a member: none for a network on images, whose pixels share one scale."""
+    image, numeric = len(table.shape) > 1, all(dtype.kind in "biuf" for dtype in X.dtypes)
+    if not numeric or (image and objective.deep):
         return ("none",)
-    return ("none", "standard") if len(table.shape) > 1 else ("none", "standard", "quantile")
+    return ("none", "standard") if image else ("none", "standard", "quantile")
 
 
 def preprocessor(kind: Preprocessing, n_rows: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from shared.training import blend
 from shared.training.classical import signature
 from shared.training.latency import median_ms
 from shared.training.oof import Cache, Configuration, FoldScores, OutOfFold, preprocessings
-from shared.training.pick import Pick, front, pick
 from shared.training.scoring import check_metric, score
 from shared.training.space import ATTRIBUTE, Origin, SystemChoice, SystemSpace, UpstreamMember
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from shared.domain import Dataset
 
-__all__ = ["DIRECTIONS", "Cache", "Pick", "SystemChoice", "SystemSearch", "UpstreamMember", "front", "pick"]
+__all__ = ["DIRECTIONS", "SystemSearch", "UpstreamMember"]
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 _ORIGINS: Mapping[Origin, str] = {
@@ -40,11 +39,11 @@ class SystemSearch:
     """The objective of a system study: the metric out of fold, and the milliseconds that one raw row takes.
 
     The metric is the mean over the folds, so that a member alone has the value of its upstream study. Calibration is
-    learned on the other folds. The latency is the sum of the members' (each the median of repeated predictions of one
-    row by models fitted on the folds) and of blending and calibrating one row.
+    learned on the other folds. The latency is the sum of the members' and of blending and calibrating one row. Each is
+    the median of repeated calls, and a member's is that of its fastest fold, since a busy machine only adds.
 
-    A trial costs milliseconds while its members' configurations are known. A configuration that is plainly worse than
-    its upstream best on some folds is given up there, so that searching around a deep member costs a fold or two.
+    A trial costs milliseconds while its members' configurations are known. A new one that falls behind the member's
+    upstream best on the same folds is given up there, so that searching around a deep member costs a fold or two.
 
     Raises:
         ConfigError: there is no member, or the metric can't score this target.
@@ -68,7 +67,8 @@ class SystemSearch:
         self.seed = seed
         self.oof = OutOfFold(data, metric, seed, cache)
         table, n_rows = data.ref.table, sum(map(len, self.oof.y))
-        self.space = SystemSpace(members, preprocessings(data.X, table), blend.calibrations(table, n_rows))
+        before = {name: preprocessings(member.objective, data.X, table) for name, member in members.items()}
+        self.space = SystemSpace(members, before, blend.calibrations(table, n_rows))
 
     def initial_trials(self) -> list[dict[str, Any]]:
         """Parameters to enqueue before the first trial."""
@@ -78,7 +78,7 @@ class SystemSearch:
         """Metric (greater is better) and latency in ms per row; the latency above the budget is the trial's constraint.
 
         Raises:
-            optuna.TrialPruned: a member's configuration is plainly worse than its upstream best.
+            optuna.TrialPruned: a member's configuration falls behind its upstream best.
             ObjectiveError: a member's objective raised.
         """
         choice = self.space.suggest(trial)
@@ -102,14 +102,14 @@ class SystemSearch:
         choice = SystemChoice.of(trial)
         return {
             "members": " + ".join(f"{member.weight:.2f} {name}" for name, member in choice.members.items()),
-            "preprocessing": choice.preprocessing,
             "calibration": choice.calibration,
+            **{f"{name} preprocessing": member.preprocessing for name, member in choice.members.items()},
             **{f"{name} parameters": _ORIGINS[member.origin] for name, member in choice.members.items()},
         }
 
     def _configurations(self, choice: SystemChoice) -> list[Configuration]:
         return [
-            Configuration(name, self.space.members[name].objective, m.params, choice.preprocessing, m.best_epoch)
+            Configuration(name, self.space.members[name].objective, m.params, m.preprocessing, m.best_epoch)
             for name, m in choice.members.items()
         ]
 
@@ -130,7 +130,7 @@ class SystemSearch:
         def finish(row: list[np.ndarray]) -> np.ndarray:
             return blend.calibrate(calibrator, blend.blend(choice.weights, row))
 
-        members_ms = sum(median(fold.latency_ms for fold in folds) for folds in members)
+        members_ms = sum(min(fold.latency_ms for fold in folds) for folds in members)
         return members_ms + median_ms(finish, [[folds[0].scores[:1] for folds in members]] * 20)
 
     def _calibrator(self, choice: SystemChoice, members: Sequence[Sequence[FoldScores]]) -> Any:

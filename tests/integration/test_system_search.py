@@ -20,7 +20,7 @@ from shared.errors import ConfigError, ObjectiveError
 from shared.training import threads
 from shared.training.evaluate import evaluator
 from shared.training.latency import latency_ms
-from shared.training.oof import Configuration, FoldScores, OutOfFold, plainly_worse
+from shared.training.oof import Configuration, FoldScores, OutOfFold, falls_behind
 from shared.training.pick import pick
 from shared.training.space import SystemChoice
 from shared.training.system import DIRECTIONS, SystemSearch, UpstreamMember
@@ -131,6 +131,14 @@ def run(system: SystemSearch, *params: dict[str, Any], n_trials: int = 0) -> lis
     return [summary(t) for t in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])]
 
 
+def asked(system: SystemSearch, params: dict[str, Any]) -> TrialSummary:
+    """A trial with these parameters, as if it had finished."""
+    choice = system.space.suggest(optuna.trial.FixedTrial(params))
+    return TrialSummary(
+        number=0, values=(0.0, 0.0), params=params, user_attrs={"system": choice.model_dump(mode="json")}
+    )
+
+
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the members that were fitted, one by one."""
@@ -147,7 +155,8 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 BOTH = {
     "members": "classical+deep",
-    "preprocessing": "none",
+    "preprocessing.classical": "none",
+    "preprocessing.deep": "none",
     "calibration": "none",
     "hyperparameters.classical": "best",
     "hyperparameters.deep": "best",
@@ -180,7 +189,7 @@ def test_other_parameters_preprocessing_or_seed_are_fitted_anew(fits):
     cached = Memory()
     run(search(cached=cached), BOTH | {"members": "classical"})
     run(search(cached=cached), BOTH | {"members": "classical", "hyperparameters.classical": "second"})
-    run(search(cached=cached), BOTH | {"members": "classical", "preprocessing": "standard"})
+    run(search(cached=cached), BOTH | {"members": "classical", "preprocessing.classical": "standard"})
     other_seed = search(cached=cached)
     SystemSearch(other_seed.space.members, other_seed.data, "accuracy", 1e6, seed=1, cache=cached).evaluate(
         optuna.trial.FixedTrial(BOTH | {"members": "classical"})
@@ -243,7 +252,7 @@ def test_an_objective_that_trains_itself_is_a_member_but_is_not_searched_around(
     assert system.retrain(trial).predict(system.data.X.head(3)).shape == (3,)
 
 
-def test_a_plainly_worse_configuration_is_given_up_after_a_fold(fits):
+def test_a_configuration_that_falls_behind_is_given_up_after_a_fold(fits):
     member = upstream(LOGISTIC, {"C": 1.0}, {"C": 1e-6})
     trials = run(
         search(cached=Memory(), classical=member),
@@ -260,11 +269,12 @@ def test_a_plainly_worse_configuration_is_given_up_after_a_fold(fits):
         ("better", -0.1, 1, False),
         ("within one fold's spread", -0.29, 1, False),
         ("beyond it", -0.31, 1, True),
-        ("four folds are twice as sure", -0.29, 4, True),
+        ("after two folds nothing is allowed", -0.21, 2, True),
+        ("better after two folds", -0.19, 2, False),
     ],
 )
-def test_what_counts_as_plainly_worse(why, mine, n_folds, worse):
-    assert plainly_worse(mine, -0.2, 0.1, n_folds) is worse, why
+def test_what_falls_behind(why, mine, n_folds, worse):
+    assert falls_behind(mine, -0.2, 0.1, n_folds) is worse, why
 
 
 def test_two_workers_meet_in_the_middle_of_the_folds():
@@ -299,7 +309,8 @@ def test_the_latency_constraint_is_in_the_study_and_infeasible_trials_are_not_pi
 
 def test_the_retrained_system_predicts_raw_rows_and_equals_the_blend_of_its_members():
     system = search()
-    trial = run(system, BOTH | {"preprocessing": "standard", "calibration": "temperature", "share.classical": 0.4})[0]
+    chosen = {"preprocessing.classical": "quantile", "calibration": "temperature", "share.classical": 0.4}
+    trial = asked(system, BOTH | chosen)
     fitted = system.retrain(trial)
     X = system.data.X
     parts = [m.scores(X, fitted.signature) for m in fitted.members]
@@ -320,8 +331,7 @@ def test_a_retrained_system_goes_through_its_native_files(tmp_path):
     from shared import model
 
     system = search()
-    trial = run(system, BOTH | {"preprocessing": "quantile", "calibration": "temperature"})[0]
-    fitted = system.retrain(trial)
+    fitted = system.retrain(asked(system, BOTH | {"preprocessing.classical": "quantile", "calibration": "temperature"}))
     for name, content in model.save(fitted).items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -334,8 +344,9 @@ def test_the_description_is_in_words():
     trial = run(system, BOTH | {"share.classical": 0.25, "calibration": "temperature"})[0]
     assert system.describe(trial) == {
         "members": "0.25 classical + 0.75 deep",
-        "preprocessing": "none",
         "calibration": "temperature",
+        "classical preprocessing": "none",
+        "deep preprocessing": "none",
         "classical parameters": "the upstream best",
         "deep parameters": "the upstream best",
     }
@@ -345,7 +356,7 @@ def test_a_regression_of_one_member_is_tuned_and_retrained():
     data = dataset("diabetes", 200)
     system = SystemSearch({"classical": upstream(RIDGE, {"alpha": 0.1}, {"alpha": 1.0})}, data, "r2", 100.0)
     trials = run(system, *system.initial_trials(), n_trials=5)
-    assert trials[0].params == {"preprocessing": "none", "hyperparameters.classical": "best"}
+    assert trials[0].params == {"preprocessing.classical": "none", "hyperparameters.classical": "best"}
     fitted = system.retrain(pick(trials, 100.0).trial)
     assert r2_score(data.y, fitted.predict(data.X)) > 0.4
     assert fitted.calibrator is None
@@ -378,7 +389,7 @@ def test_text_columns_are_left_to_the_members():
     )
     mixed = Dataset(data.ref.model_copy(update={"table": table}), X, data.y, data.fold)
     system = SystemSearch({"classical": upstream(source, {"C": 1.0})}, mixed, "accuracy", 100.0)
-    assert system.space.preprocessings == ("none",)
+    assert system.space.preprocessings == {"classical": ("none",)}
     assert run(system, *system.initial_trials())[0].values[0] > 0.8
 
 
