@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -220,6 +221,16 @@ def test_the_trials_of_a_living_worker_are_left_alone(study: optuna.Study) -> No
         assert list(other.reap()) == []
 
 
+def test_a_trial_that_is_being_created_is_not_taken_for_a_dead_workers(study: optuna.Study) -> None:
+    with killed_worker(attached=False) as dead, Slots("s", 3, 0) as living, Slots("s", 3, 1) as other:
+        slot = living.reserve()
+        assert slot is not None
+        created = study.ask()
+        assert list(other.reap()) == [], "either trial could be the dead worker's"
+        slot.attach(created._trial_id)
+        assert within_seconds(lambda: reap(study, other)) == [dead]
+
+
 def drop_connections() -> None:
     """What a restart of the server or a cut of the network does to workers."""
     with connect() as connection:
@@ -261,11 +272,22 @@ def test_a_study_without_a_database_is_a_clear_error(monkeypatch: pytest.MonkeyP
     environment.cache_clear()
 
 
+@dataclass
+class Running:
+    """What a living worker has done so far with its slot."""
+
+    slot: Slot
+    trial_id: int | None = None
+    attached: bool = False
+    told: bool = False
+
+
 class Interleavings(RuleBasedStateMachine):
     """Workers that reserve, run, fail, die anywhere and find each other's trials, one step at a time."""
 
     BUDGET = 3
     WORKERS = strategies.integers(0, 2)
+    ENDS = strategies.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
     storage: RDBStorage
 
     def __init__(self) -> None:
@@ -273,52 +295,40 @@ class Interleavings(RuleBasedStateMachine):
         self.study = f"study/{uuid4().hex}"
         self.study_id = self.storage.create_new_study([StudyDirection.MINIMIZE], self.study)
         self.slots = {worker: self.new_worker(worker) for worker in range(3)}
-        self.held: dict[int, tuple[Slot, int | None]] = {}
-        self.told: set[int] = set()
+        self.running: dict[int, Running] = {}
 
     def new_worker(self, worker: int) -> Slots:
         return Slots(self.study, self.BUDGET, worker)
 
-    @rule(worker=WORKERS)
-    def reserve(self, worker: int) -> None:
-        if worker not in self.held and (slot := self.slots[worker].reserve()):
-            self.held[worker] = (slot, None)
-
-    @rule(worker=WORKERS, attach=strategies.booleans())
-    def create(self, worker: int, attach: bool) -> None:
-        if worker in self.held and self.held[worker][1] is None:
-            slot, trial_id = self.held[worker][0], self.storage.create_new_trial(self.study_id)
-            self.held[worker] = (slot, trial_id)
-            if attach:
-                slot.attach(trial_id)
-            else:
-                self.die(worker)
-
-    @rule(worker=WORKERS, state=strategies.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]))
-    def tell(self, worker: int, state: TrialState) -> None:
-        trial_id = self.held.get(worker, (None, None))[1]
-        if trial_id is not None and worker not in self.told:
-            self.storage.set_trial_state_values(trial_id, state, [1.0] if state == TrialState.COMPLETE else None)
-            self.told.add(worker)
-
-    @rule(worker=WORKERS)
-    def give_back(self, worker: int) -> None:
-        if worker in self.told or (worker in self.held and self.held[worker][1] is None):
-            self.held.pop(worker)[0].release()
-            self.told.discard(worker)
+    @rule(worker=WORKERS, end=ENDS)
+    def go_on(self, worker: int, end: TrialState) -> None:
+        """The next step of the worker's trial."""
+        now = self.running.get(worker)
+        if now is None:
+            if slot := self.slots[worker].reserve():
+                self.running[worker] = Running(slot)
+        elif now.trial_id is None:
+            now.trial_id = self.storage.create_new_trial(self.study_id)
+        elif not now.attached:
+            now.slot.attach(now.trial_id)
+            now.attached = True
+        elif not now.told:
+            self.storage.set_trial_state_values(now.trial_id, end, [1.0] if end == TrialState.COMPLETE else None)
+            now.told = True
+        else:
+            self.running.pop(worker).slot.release()
 
     @rule(worker=WORKERS)
     def die(self, worker: int) -> None:
         self.slots[worker].close()
-        self.held.pop(worker, None)
-        self.told.discard(worker)
+        self.running.pop(worker, None)
         self.slots[worker] = self.new_worker(worker)
 
     @rule(worker=WORKERS)
     def reap(self, worker: int) -> None:
-        alive = {trial_id for _, trial_id in self.held.values()}
+        of_the_living = {now.trial_id for now in self.running.values()}
         for trial_id in self.slots[worker].reap():
-            assert trial_id not in alive
+            assert trial_id not in of_the_living
             self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def count(self, *states: TrialState) -> int:
@@ -353,6 +363,6 @@ def test_no_interleaving_runs_more_trials_than_the_budget(study: optuna.Study) -
     run_state_machine_as_test(
         Interleavings,
         settings=settings(
-            max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
