@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import logging
 import os
 import re
+import socket
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version as installed
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from shared import model
 from shared.domain import ModelVersion
-from shared.errors import RegistryError
+from shared.errors import RegistryError, ServiceError
+from shared.registry import pyfunc
 from shared.registry.lineage import from_tags, to_tags
 from shared.settings import settings
 from shared.storage import services
@@ -31,41 +32,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-_ARTIFACT = "system"  # name of the folder of native files among the artifacts of the pyfunc
 
 _MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # some 15 seconds; its default is four minutes
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",  # else it copies the project's uv.lock into every model
 }
-
-# The end of the script that MLflow runs to load the model; before it stands the source of shared/model.py.
-_SERVED = '''
-
-import pandas as pd
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
-
-
-class ServedSystem(PythonModel):
-    """Labels or values of raw rows; with the parameter `output="proba"`, a frame with a probability per class."""
-
-    def load_context(self, context):
-        self.system = load(context.artifacts["system"])
-
-    def predict(self, context, model_input: pd.DataFrame, params=None):
-        output = (params or {}).get("output", "label")
-        if output == "label":
-            return self.system.predict(model_input)
-        if output != "proba":
-            raise ValueError(f'`output` must be "label" or "proba", but is {output!r}')
-        proba = self.system.predict_proba(model_input)
-        return pd.DataFrame(proba, columns=[str(c) for c in self.system.signature.classes])
-
-
-set_model(ServedSystem())
-'''
 
 
 def register(
@@ -95,7 +69,7 @@ def register(
         run_id = client.create_run(experiment, tags=tags, run_name=lineage.get("run")).info.run_id
         logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
         _log(client, run_id, logged.model_id, metrics, params)
-        folder = _save(files, example, predictions, run_id, logged.model_id, Path(tmp))
+        folder = pyfunc.write(files, example, predictions, run_id, logged.model_id, Path(tmp))
         client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, "READY")
         client.set_terminated(run_id)
@@ -149,7 +123,7 @@ def load_version(version: ModelVersion) -> model.System:
         from mlflow.artifacts import download_artifacts
 
         location = client.get_model_version_download_uri(version.name, str(version.version))
-        uri = f"{location}/artifacts/{_ARTIFACT}"
+        uri = f"{location}/artifacts/{pyfunc.ARTIFACT}"
         return model.load(download_artifacts(uri, dst_path=tmp, tracking_uri=client.tracking_uri))
 
 
@@ -163,12 +137,30 @@ def _registry(what: str) -> Iterator[MlflowClient]:
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     uri = services.prepare_mlflow(lambda uri: MlflowClient(uri).search_experiments(max_results=1))
+    _check_answers(uri)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield MlflowClient(uri, uri)
     except (MlflowException, model.ModelError, OSError) as err:
-        raise RegistryError(f"can't {what}: {err}") from err
+        reason = re.sub(r"//[^/@\s]*@", "//", str(err))  # a server's address may hold a password
+        raise RegistryError(f"can't {what}: {reason}") from None
+
+
+@cache
+def _check_answers(uri: str) -> None:
+    """Ask a database once whether it is there, since MLflow would try for two minutes."""
+    parts = urlsplit(uri)
+    if not (parts.scheme.startswith("postgresql") and parts.hostname):
+        return
+    host, port = parts.hostname, parts.port or 5432
+    try:
+        socket.create_connection((host, port), timeout=10).close()
+    except OSError as err:
+        raise ServiceError(
+            f"MLflow's database must be reachable, but {host}:{port} isn't ({err.strerror or err}); "
+            "check MLFLOW_TRACKING_URI, or unset it to use the embedded registry"
+        ) from None
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
@@ -250,31 +242,3 @@ def _describe(lineage: Mapping[str, str]) -> str:
     study, trial = lineage.get("study"), lineage.get("trial")
     source = f" from trial {trial} of the study {study}" if study and trial else ""
     return f"Made by Evertune{source}, on dataset version {lineage.get('dataset', 'unknown')[:12]}."
-
-
-def _save(
-    files: Mapping[str, bytes], example: pd.DataFrame, predictions: np.ndarray, run_id: str, model_id: str, tmp: Path
-) -> Path:
-    """MLflow's model folder: the script that loads the system, its native files, signature, requirements."""
-    from mlflow.models import Model, infer_signature
-    from mlflow.pyfunc import save_model
-
-    for name, content in files.items():
-        path = tmp / _ARTIFACT / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    script = tmp / "served.py"
-    script.write_text(inspect.getsource(model) + _SERVED, encoding="utf-8")
-    manifest = json.loads(files["manifest.json"])
-    packages = {**manifest["packages"], "mlflow": installed("mlflow")}
-    output = {"output": "label"} if manifest["signature"]["classes"] else None
-    save_model(
-        str(tmp / "model"),
-        python_model=str(script),
-        artifacts={_ARTIFACT: str(tmp / _ARTIFACT)},
-        signature=infer_signature(example, predictions, params=output),
-        input_example=example,
-        pip_requirements=[f"{package}=={version}" for package, version in packages.items()],
-        mlflow_model=Model(run_id=run_id, model_id=model_id),
-    )
-    return tmp / "model"

@@ -15,9 +15,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from shared.domain import ModelVersion
-from shared.errors import RegistryError
+from shared.errors import RegistryError, ServiceError
 from shared.model import Member, Signature, System, save
 from shared.registry import client
+from shared.settings import settings
 from shared.storage import services
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -178,6 +179,14 @@ def test_a_version_whose_files_are_gone_is_an_error_that_names_it(register):
     (folder / "artifacts/system/manifest.json").unlink()
     with pytest.raises(RegistryError, match=rf"can't load models:/{NAME}/1: .*manifest\.json"):
         client.load_version(version)
+
+
+def test_a_database_of_mlflow_that_does_not_answer_is_named_without_its_password(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg://ann:hidden@127.0.0.1:1/mlflow")
+    settings.cache_clear()
+    with pytest.raises(ServiceError, match=r"127\.0\.0\.1:1 isn't \(.*refused\); check MLFLOW_TRACKING_URI") as caught:
+        client.champion(NAME)
+    assert "hidden" not in str(caught.value)
 
 
 def mlflow_client():

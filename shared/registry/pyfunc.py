@@ -1,0 +1,73 @@
+"""The system as MLflow's pyfunc, by "models from code": a script that loads the native files, and nothing pickled."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared import model
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+ARTIFACT = "system"  # name of the folder of native files among the pyfunc's artifacts
+
+# The end of the script that MLflow runs to load the model; before it stands the source of shared/model.py.
+_SERVED = '''
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class ServedSystem(PythonModel):
+    """Labels or values of raw rows; with the parameter `output="proba"`, a frame with a probability per class."""
+
+    def load_context(self, context):
+        self.system = load(context.artifacts["system"])
+
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        output = (params or {}).get("output", "label")
+        if output == "label":
+            return self.system.predict(model_input)
+        if output != "proba":
+            raise ValueError(f'`output` must be "label" or "proba", but is {output!r}')
+        proba = self.system.predict_proba(model_input)
+        return pd.DataFrame(proba, columns=[str(c) for c in self.system.signature.classes])
+
+
+set_model(ServedSystem())
+'''
+
+
+def write(
+    files: Mapping[str, bytes], example: pd.DataFrame, predictions: np.ndarray, run_id: str, model_id: str, tmp: Path
+) -> Path:
+    """MLflow's model folder, below `tmp`: script, native files, signature, requirements."""
+    from mlflow.models import Model, infer_signature
+    from mlflow.pyfunc import save_model
+
+    for name, content in files.items():
+        path = tmp / ARTIFACT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    script = tmp / "served.py"
+    script.write_text(inspect.getsource(model) + _SERVED, encoding="utf-8")
+    manifest = json.loads(files["manifest.json"])
+    packages = {**manifest["packages"], "mlflow": installed("mlflow")}
+    output = {"output": "label"} if manifest["signature"]["classes"] else None
+    save_model(
+        str(tmp / "model"),
+        python_model=str(script),
+        artifacts={ARTIFACT: str(tmp / ARTIFACT)},
+        signature=infer_signature(example, predictions, params=output),
+        input_example=example,
+        pip_requirements=[f"{package}=={version}" for package, version in packages.items()],
+        mlflow_model=Model(run_id=run_id, model_id=model_id),
+    )
+    return tmp / "model"
