@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,11 @@ def row_hashes(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
     return np.asarray(hashed, dtype=np.uint64)
 
 
-def fingerprint(frame: pd.DataFrame, rules: dict[str, Any]) -> str:
-    """sha256 over the rows in any order, the names of the columns, and the rules by which they are split."""
-    header = json.dumps({"columns": sorted(frame.columns), "rules": rules}, sort_keys=True)
+def fingerprint(hashes: npt.NDArray[np.uint64], columns: Iterable[str], rules: Mapping[str, Any]) -> str:
+    """sha256 over the hashes of the rows in any order, the columns' names, and the rules by which rows are split."""
+    header = json.dumps({"columns": sorted(columns), "rules": rules}, sort_keys=True)
     digest = hashlib.sha256(header.encode())
-    digest.update(np.sort(row_hashes(frame)).astype("<u8").tobytes())
+    digest.update(np.sort(hashes).astype("<u8").tobytes())
     return digest.hexdigest()
 
 
@@ -49,7 +50,8 @@ def _hash_present(column: pd.Series) -> npt.NDArray[np.uint64]:
     kind = column.dtype.kind
     if kind in "iu":
         whole = column.to_numpy(dtype=np.uint64 if kind == "u" else np.int64)
-        return np.where(np.abs(whole) <= _EXACT, hash_array(whole.astype(np.float64)), hash_array(whole))
+        exact, hashes = np.abs(whole) <= _EXACT, hash_array(whole.astype(np.float64))
+        return hashes if exact.all() else np.where(exact, hashes, hash_array(whole))
     if kind == "f":
         return hash_array(column.to_numpy(dtype=np.float64) + 0.0)  # -0.0 becomes 0.0
     if kind == "M":

@@ -70,7 +70,8 @@ def _read(use_case: UseCase) -> _Rows:
     source = sources.read(use_case.data)
     validate.check_frame(source.frame, use_case)
     validate.check_target(source.frame[use_case.data.target], use_case)
-    frame = source.frame.iloc[np.argsort(fingerprint.row_hashes(source.frame), kind="stable")].reset_index(drop=True)
+    hashes = fingerprint.row_hashes(source.frame)
+    frame = source.frame.iloc[np.argsort(hashes, kind="stable")].reset_index(drop=True)
     features = validate.features(frame, use_case)
     target, time = use_case.data.target, use_case.data.time
     table = Table(
@@ -81,7 +82,7 @@ def _read(use_case: UseCase) -> _Rows:
         classes=_classes(frame[target]) if use_case.tuning.task == "classification" else (),
         shape=source.shape or (len(features),),
     )
-    identity = fingerprint.fingerprint(frame, _rules(use_case))
+    identity = fingerprint.fingerprint(hashes, frame.columns, _rules(use_case))
     return _Rows(frame[features], frame[target], frame[time] if time else None, table, identity)
 
 
