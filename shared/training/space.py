@@ -1,4 +1,4 @@
-"""What a system trial chooses: which members, how each is preprocessed and set, how they are blended and calibrated.
+"""What a system trial chooses: which members, how they are preprocessed, set, blended and calibrated.
 
 Most of it is a short list, so that trials meet again what is cached: a member's parameters are its upstream study's
 best, second or third, or, fitted anew each time, searched around the best.
@@ -50,19 +50,22 @@ class UpstreamMember:
 
 
 class MemberChoice(Frozen):
-    """A member of a system trial: its weight in the blend, what goes before it, its full parameters, their origin."""
+    """A member of a system trial: its weight in the blend, its full parameters, and where they are from."""
 
     weight: float
-    preprocessing: Preprocessing
     origin: Origin
     params: Mapping[str, Any]
     best_epoch: int | None = None
 
 
 class SystemChoice(Frozen):
-    """All that a system trial chose: kept on the trial, enough to retrain it whatever becomes of the upstream study."""
+    """All that a system trial chose: kept on the trial, enough to retrain it whatever becomes of the upstream study.
+
+    preprocessing: of the members that it suits; the others take raw rows.
+    """
 
     members: Mapping[str, MemberChoice]
+    preprocessing: Preprocessing
     calibration: Calibration
 
     @classmethod
@@ -76,7 +79,10 @@ class SystemChoice(Frozen):
 
 @dataclass(frozen=True)
 class SystemSpace:
-    """The search space of a system. An option with one choice is no parameter of the study."""
+    """The search space of a system. An option with one choice is no parameter of the study.
+
+    preprocessings: those that suit each member, "none" first; a member has the whole list or none of it.
+    """
 
     members: Mapping[str, UpstreamMember]
     preprocessings: Mapping[str, Sequence[Preprocessing]]
@@ -104,30 +110,34 @@ class SystemSpace:
             ObjectiveError: a member's `build(trial)` or `fit_plan(trial)` raised.
         """
         names = _choose(trial, "members", self.combinations).split("+")
+        preprocessing = _choose(trial, "preprocessing", self._suiting(names))
         calibration = _choose(trial, "calibration", self.calibrations)
         weights = blend.weights([trial.suggest_float(f"share.{name}", *SHARES) for name in names[:-1]])
         members = {name: self._member(trial, name, weight) for name, weight in zip(names, weights, strict=True)}
-        return SystemChoice(members=members, calibration=calibration)
+        return SystemChoice(members=members, preprocessing=preprocessing, calibration=calibration)
+
+    def _suiting(self, names: Sequence[str]) -> Sequence[Preprocessing]:
+        return max((self.preprocessings[name] for name in names), key=len)
 
     def _member(self, trial: BaseTrial, name: str, weight: float) -> MemberChoice:
         member = self.members[name]
-        preprocessing = _choose(trial, f"preprocessing.{name}", self.preprocessings[name])
         origin = _choose(trial, f"hyperparameters.{name}", member.origins)
         upstream = member.ranked(origin)
         return MemberChoice(
             weight=weight,
-            preprocessing=preprocessing,
             origin=origin,
             params=_around(trial, name, member) if origin == "around" else upstream.params,
             best_epoch=upstream.user_attrs.get("best_epoch"),
         )
 
     def _start(self, names: Sequence[str], calibration: Calibration) -> dict[str, Any]:
-        choices: dict[str, Sequence[str]] = {"members": self.combinations, "calibration": self.calibrations}
-        choices |= {f"preprocessing.{name}": self.preprocessings[name] for name in names}
-        chosen = {"members": "+".join(names), "calibration": calibration}
+        options: dict[str, tuple[str, Sequence[str]]] = {
+            "members": ("+".join(names), self.combinations),
+            "preprocessing": ("none", self._suiting(names)),
+            "calibration": (calibration, self.calibrations),
+        }
         return {
-            **{option: chosen.get(option, "none") for option, among in choices.items() if len(among) > 1},
+            **{option: choice for option, (choice, choices) in options.items() if len(choices) > 1},
             **{f"share.{name}": 1 / (len(names) - i) for i, name in enumerate(names[:-1])},
             **{f"hyperparameters.{name}": "best" for name in names},
         }

@@ -102,16 +102,19 @@ class SystemSearch:
         choice = SystemChoice.of(trial)
         return {
             "members": " + ".join(f"{member.weight:.2f} {name}" for name, member in choice.members.items()),
+            "preprocessing": choice.preprocessing,
             "calibration": choice.calibration,
-            **{f"{name} preprocessing": member.preprocessing for name, member in choice.members.items()},
             **{f"{name} parameters": _ORIGINS[member.origin] for name, member in choice.members.items()},
         }
 
     def _configurations(self, choice: SystemChoice) -> list[Configuration]:
-        return [
-            Configuration(name, self.space.members[name].objective, m.params, m.preprocessing, m.best_epoch)
-            for name, m in choice.members.items()
-        ]
+        return [self._configuration(choice, name) for name in choice.members]
+
+    def _configuration(self, choice: SystemChoice, name: str) -> Configuration:
+        member, objective = choice.members[name], self.space.members[name].objective
+        suits = choice.preprocessing in self.space.preprocessings[name]
+        before = choice.preprocessing if suits else "none"
+        return Configuration(name, objective, member.params, before, member.best_epoch)
 
     def _rival(self, configuration: Configuration) -> Configuration:
         """The member as its upstream study left it."""

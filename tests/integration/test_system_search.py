@@ -155,8 +155,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 BOTH = {
     "members": "classical+deep",
-    "preprocessing.classical": "none",
-    "preprocessing.deep": "none",
+    "preprocessing": "none",
     "calibration": "none",
     "hyperparameters.classical": "best",
     "hyperparameters.deep": "best",
@@ -189,7 +188,7 @@ def test_other_parameters_preprocessing_or_seed_are_fitted_anew(fits):
     cached = Memory()
     run(search(cached=cached), BOTH | {"members": "classical"})
     run(search(cached=cached), BOTH | {"members": "classical", "hyperparameters.classical": "second"})
-    run(search(cached=cached), BOTH | {"members": "classical", "preprocessing.classical": "standard"})
+    run(search(cached=cached), BOTH | {"members": "classical", "preprocessing": "standard"})
     other_seed = search(cached=cached)
     SystemSearch(other_seed.space.members, other_seed.data, "accuracy", 1e6, seed=1, cache=cached).evaluate(
         optuna.trial.FixedTrial(BOTH | {"members": "classical"})
@@ -309,7 +308,7 @@ def test_the_latency_constraint_is_in_the_study_and_infeasible_trials_are_not_pi
 
 def test_the_retrained_system_predicts_raw_rows_and_equals_the_blend_of_its_members():
     system = search()
-    chosen = {"preprocessing.classical": "quantile", "calibration": "temperature", "share.classical": 0.4}
+    chosen = {"preprocessing": "quantile", "calibration": "temperature", "share.classical": 0.4}
     trial = asked(system, BOTH | chosen)
     fitted = system.retrain(trial)
     X = system.data.X
@@ -331,7 +330,7 @@ def test_a_retrained_system_goes_through_its_native_files(tmp_path):
     from shared import model
 
     system = search()
-    fitted = system.retrain(asked(system, BOTH | {"preprocessing.classical": "quantile", "calibration": "temperature"}))
+    fitted = system.retrain(asked(system, BOTH | {"preprocessing": "quantile", "calibration": "temperature"}))
     for name, content in model.save(fitted).items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -344,9 +343,8 @@ def test_the_description_is_in_words():
     trial = run(system, BOTH | {"share.classical": 0.25, "calibration": "temperature"})[0]
     assert system.describe(trial) == {
         "members": "0.25 classical + 0.75 deep",
+        "preprocessing": "none",
         "calibration": "temperature",
-        "classical preprocessing": "none",
-        "deep preprocessing": "none",
         "classical parameters": "the upstream best",
         "deep parameters": "the upstream best",
     }
@@ -356,7 +354,7 @@ def test_a_regression_of_one_member_is_tuned_and_retrained():
     data = dataset("diabetes", 200)
     system = SystemSearch({"classical": upstream(RIDGE, {"alpha": 0.1}, {"alpha": 1.0})}, data, "r2", 100.0)
     trials = run(system, *system.initial_trials(), n_trials=5)
-    assert trials[0].params == {"preprocessing.classical": "none", "hyperparameters.classical": "best"}
+    assert trials[0].params == {"preprocessing": "none", "hyperparameters.classical": "best"}
     fitted = system.retrain(pick(trials, 100.0).trial)
     assert r2_score(data.y, fitted.predict(data.X)) > 0.4
     assert fitted.calibrator is None
@@ -394,6 +392,21 @@ def test_text_columns_are_left_to_the_members():
 
 
 DEPTH = r"objectives/iris.py: the member 'classical' must fit .* raised KeyError: 'depth'; try it with .* {'C': 1.0}"
+
+
+def test_a_network_on_images_takes_raw_pixels_whatever_the_preprocessing():
+    iris = dataset("iris")
+    table = iris.ref.table.model_copy(update={"shape": (1, 2, 2)})
+    members = search().space.members
+    images = Dataset(iris.ref.model_copy(update={"table": table}), iris.X, iris.y, iris.fold)
+    system = SystemSearch(members, images, "neg_log_loss", 100.0)
+    assert system.space.preprocessings == {"classical": ("none", "standard"), "deep": ("none",)}
+    choice = SystemChoice.of(asked(system, BOTH | {"preprocessing": "standard"}))
+    assert [c.preprocessing for c in system._configurations(choice)] == ["standard", "none"]
+    assert "preprocessing" not in system.initial_trials()[0]
+    assert "preprocessing" in system.initial_trials()[1]
+
+
 FAULTY = {
     "build": "def build(trial):\n    raise KeyError('depth')",
     "fit": (
