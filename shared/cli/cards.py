@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,8 @@ from shared.cli.options import UseCaseName
 from shared.errors import FlowError
 
 if TYPE_CHECKING:
-    from metaflow import Run
+    from metaflow import Run, Task
+    from metaflow.plugins.cards.card_client import Card
 
     from shared.config import UseCase
 
@@ -31,15 +31,13 @@ def cards(use_case: UseCaseName) -> None:
 
 def write_cards(use_case: UseCase) -> list[Path]:
     """Write the cards into `<EVERTUNE_HOME>/cards/<use_case>/<flow>.html`; returns the files."""
-    from metaflow.cards import get_cards
-
     from shared.settings import settings
 
     folder = settings().home.absolute() / "cards" / use_case.name
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for run in _runs(use_case):
-        found = [(step.id, card) for step in run for card in get_cards(step.task)]
+        found = [(step.id, card) for step in run for card in _cards(step.task)]
         for step, card in found:
             name = run.parent.id if len(found) == 1 else f"{run.parent.id}-{step}"
             written.append(folder / f"{name}.html")
@@ -47,10 +45,19 @@ def write_cards(use_case: UseCase) -> list[Path]:
     return written
 
 
+def _cards(task: Task) -> list[Card]:
+    from metaflow.cards import get_cards
+    from metaflow.plugins.cards.exception import CardNotPresentException
+
+    try:
+        return list(get_cards(task))
+    except CardNotPresentException:
+        return []
+
+
 def _runs(use_case: UseCase) -> list[Run]:
     """The run of each flow that finished its newest study, else its newest run; flows without any are left out."""
-    from metaflow import Flow, Run, namespace
-    from metaflow.exception import MetaflowNotFound
+    from metaflow import namespace
 
     from shared.events.graph import read_graph
     from shared.events.summary import newest_done
@@ -59,10 +66,19 @@ def _runs(use_case: UseCase) -> list[Run]:
 
     namespace(None)
     studies = newest_done(Ledger().entries(use_case.name)).values()
-    by_flow = {entry.run.split("/")[0]: entry.run for entry in studies if entry.run}
-    runs = []
-    for name in read_graph(project_root()).flows:
-        with suppress(MetaflowNotFound):
-            tuned = by_flow.get(name)
-            runs += [Run(tuned)] if tuned else [*islice(Flow(name).runs(f"project:{use_case.project}"), 1)]
-    return runs
+    tuned = {entry.run.split("/")[0]: entry.run for entry in studies if entry.run}
+    found = (_run(flow, tuned.get(flow), use_case.project) for flow in read_graph(project_root()).flows)
+    return [run for run in found if run]
+
+
+def _run(flow: str, tuned: str | None, project: str) -> Run | None:
+    """The run `tuned`, if this machine has it, else the newest of the flow in a Metaflow project."""
+    from metaflow import Flow, Run
+    from metaflow.exception import MetaflowNotFound
+
+    with suppress(MetaflowNotFound):
+        if tuned:
+            return Run(tuned)
+    with suppress(MetaflowNotFound):
+        return next(iter(Flow(flow).runs(f"project:{project}")), None)
+    return None

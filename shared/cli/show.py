@@ -24,25 +24,35 @@ def show_summary(console: Console, chain: Chain) -> None:
     from shared.storage.ledger import Ledger
 
     ledger = Ledger()
-    summary = summarize(chain, ledger.entries(chain.use_case), ledger.promotions(chain.use_case))
+    summary = summarize(ledger.entries(chain.use_case), ledger.promotions(chain.use_case))
     elapsed = duration(((chain.finished_at or chain.started_at) - chain.started_at).total_seconds())
-    tuned = "" if summary.tuned else ": nothing was due, data and config are unchanged"
-    console.print(f"[green]done[/green] in {elapsed}{tuned}", highlight=False)
+    unchanged = "" if summary.finished_by(chain) else ": nothing was due, data and config are unchanged"
+    console.print(f"[green]done[/green] in {elapsed}{unchanged}", highlight=False)
+    show_lines(console, summary_lines(summary, chain.use_case))
+
+
+def show_lines(console: Console, lines: Sequence[tuple[str, str]]) -> None:
+    """Labels in a column, and a text for each."""
     grid = _grid()
-    for label, text in summary_lines(summary, chain.use_case):
-        grid.add_row(label, escape(text))
+    for label, text in lines:
+        grid.add_row(f"[dim]{label}[/dim]", escape(text))
     console.print(grid)
 
 
 def summary_lines(summary: Summary, use_case: str) -> list[tuple[str, str]]:
     """Label and text of each line of a summary."""
-    lines: list[tuple[str, str]] = [(study.variant, study_line(study)) for study in summary.studies]
+    studies = [(str(study.variant), study_line(study)) for study in summary.studies]
+    return [*studies, *live_lines(summary, use_case)]
+
+
+def live_lines(summary: Summary, use_case: str) -> list[tuple[str, str]]:
+    """Label and text of each line on what is live: the gate's last decision, the champion, what to type next."""
+    lines = []
     if summary.decision:
         lines.append(("gate", decision_line(summary.decision)))
     if summary.champion:
         lines.append(("champion", champion_line(summary.champion, summary.metric)))
-    lines.append(("next", f"evertune status {use_case} · best {use_case} · cards {use_case} · registry"))
-    return lines
+    return [*lines, ("next", f"`evertune best {use_case}`, `evertune cards {use_case}`, `evertune registry`")]
 
 
 def study_line(study: LedgerEntry) -> str:

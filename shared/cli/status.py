@@ -72,9 +72,7 @@ def _snippet(entry: LedgerEntry) -> str:
 
 def _show_use_case(console: Console, name: str) -> bool:
     """Show what the ledger knows of a use case; False where it knows nothing."""
-    from rich.markup import escape
-
-    from shared.cli.show import champion_line, show_studies
+    from shared.cli.show import live_lines, show_lines, show_studies
     from shared.events.summary import summarize
     from shared.storage.ledger import Ledger
     from shared.storage.progress import progress
@@ -84,7 +82,5 @@ def _show_use_case(console: Console, name: str) -> bool:
     if not entries:
         return False
     show_studies(console, entries, progress([entry.study for entry in entries]))
-    summary = summarize(None, entries, ledger.promotions(name))
-    champion = champion_line(summary.champion, summary.metric) if summary.champion else f"{name} has none yet"
-    console.print(f"[bold]champion[/bold]  {escape(champion)}", highlight=False)
+    show_lines(console, live_lines(summarize(entries, ledger.promotions(name)), name))
     return True

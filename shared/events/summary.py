@@ -15,32 +15,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """The newest finished study of each variant, the champion, and the decision that the chain's gate took, if any."""
+    """The newest finished study of each variant, the gate's last decision, and the version that is served."""
 
     studies: tuple[LedgerEntry, ...]
-    champion: Promotion | None
     decision: Promotion | None
-    tuned: bool
+    champion: Promotion | None
 
     @property
     def metric(self) -> str:
         return str(self.studies[-1].outcome.get("metric", "score")) if self.studies else "score"
 
+    def finished_by(self, chain: Chain) -> bool:
+        """Whether a run of the chain finished one of the studies; else nothing was due."""
+        runs = {flow.run for flow in chain.flows.values()}
+        return any(study.run in runs for study in self.studies)
 
-def summarize(chain: Chain | None, entries: Sequence[LedgerEntry], promotions: Sequence[Promotion]) -> Summary:
-    """What the ledger knows after a chain. Promotions come oldest first.
 
-    `tuned`: a run of this chain has finished a study; else nothing was due.
-    """
-    runs = {flow.run for flow in chain.flows.values()} if chain else set()
-    newest = newest_done(entries)
+def summarize(entries: Sequence[LedgerEntry], promotions: Sequence[Promotion]) -> Summary:
+    """What the ledger knows of a use case. Promotions come oldest first."""
     promoted = [p for p in promotions if p.promoted]
-    decided = [p for p in promotions if p.actor in runs]
     return Summary(
-        studies=tuple(newest.values()),
+        studies=tuple(newest_done(entries).values()),
+        decision=promotions[-1] if promotions else None,
         champion=promoted[-1] if promoted else None,
-        decision=decided[-1] if decided else None,
-        tuned=any(entry.run in runs for entry in newest.values()),
     )
 
 

@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from shared.errors import EvertuneError
 from shared.events.chain import Chain, utc_now
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ async def _watch(runner: ChainRunner, display: Display) -> None:
         if is_worth_a_look(runner.chain, utc_now()):
             try:
                 display.progressed(await asyncio.to_thread(study_progress, runner.chain))
-            except EvertuneError as err:
-                logger.debug("progress unknown", extra={"reason": str(err)})
+            except Exception:  # a chain runs as well unwatched
+                logger.debug("progress unknown", exc_info=True)
 
 
 def is_worth_a_look(chain: Chain, now: datetime) -> bool:

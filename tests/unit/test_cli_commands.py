@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 from shared.cli.app import app
 from shared.cli.show import champion_line, decision_line, study_line, summary_lines
 from shared.config import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from shared.events.chain import Chain
+from shared.events.graph import Flow, Graph
 from shared.events.summary import newest_done, summarize
 from shared.storage.ledger import LedgerEntry, Promotion
 
@@ -36,8 +39,8 @@ def entry(variant: str = "classical", state: str = "done", at: datetime = NOON, 
     return LedgerEntry(f"digits/{variant}/{at:%H}", "digits", variant, "f" * 64, state, "HPO/1", found, "", at)  # type: ignore[arg-type]
 
 
-def promotion(version: int = 3, promoted: bool = True, actor: str = "SystemTuneFlow/1") -> Promotion:
-    return Promotion("digits", version, None, promoted, "it is better", {"challenger": -0.03}, actor, NOON)
+def promotion(version: int = 3, promoted: bool = True) -> Promotion:
+    return Promotion("digits", version, None, promoted, "it is better", {"challenger": -0.03}, "SystemTuneFlow/1", NOON)
 
 
 def test_help_imports_nothing_heavy():
@@ -89,26 +92,18 @@ def test_the_newest_finished_study_of_each_variant_counts():
     assert newest_done(entries) == {"classical": newer, "system": entry("system")}
 
 
-@pytest.mark.parametrize(("actor", "decided"), [("SystemTuneFlow/1", False), ("HPO/1", True)])
-def test_a_decision_belongs_to_the_chain_whose_run_took_it(actor, decided):
-    from pathlib import Path
+@pytest.mark.parametrize(("run", "tuned"), [("HPO/1", True), ("HPO/2", False)])
+def test_a_chain_in_which_no_run_finished_a_study_had_nothing_to_do(run, tuned):
+    chain = Chain.begin("digits", Graph.of(Flow("HPO", Path("a"))), 1, NOON).update("HPO", run=run)
 
-    from shared.events.chain import Chain
-    from shared.events.graph import Flow, Graph
-
-    chain = Chain.begin("digits", Graph.of(Flow("HPO", Path("a"))), 1, NOON).update("HPO", run="HPO/1")
-
-    summary = summarize(chain, [entry()], [promotion(actor=actor)])
-
-    assert (summary.decision is not None) is decided
-    assert summary.tuned
+    assert summarize([entry()], []).finished_by(chain) is tuned
 
 
 def test_the_champion_is_the_last_that_was_promoted():
-    summary = summarize(None, [], [promotion(2), promotion(3), promotion(4, promoted=False)])
+    summary = summarize([], [promotion(2), promotion(3), promotion(4, promoted=False)])
 
     assert summary.champion == promotion(3)
-    assert not summary.tuned
+    assert summary.decision == promotion(4, promoted=False)
 
 
 def test_a_summary_reads_as_sentences():
@@ -116,5 +111,5 @@ def test_a_summary_reads_as_sentences():
     assert study_line(entry(model=None, version=None)) == "trial 17, neg_log_loss -0.0412"
     assert decision_line(promotion(4, promoted=False)) == "version 4 not promoted: it is better"
     assert champion_line(promotion(), "r2").startswith("digits version 3, r2 -0.03 on the holdout, since 2026-11-24")
-    labels = [label for label, _ in summary_lines(summarize(None, [entry(), entry("system")], [promotion()]), "digits")]
-    assert labels == ["classical", "system", "champion", "next"]
+    labels = [label for label, _ in summary_lines(summarize([entry(), entry("system")], [promotion()]), "digits")]
+    assert labels == ["classical", "system", "gate", "champion", "next"]
