@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from psycopg.errors import UndefinedTable
 from psycopg.rows import class_row
 
 from shared.storage import database
@@ -54,4 +55,7 @@ def progress(study_names: Sequence[str]) -> dict[str, Progress]:
         ServiceError: the database can't be reached.
     """
     with database.connect() as connection, connection.cursor(row_factory=class_row(Progress)) as cursor:
-        return {row.study: row for row in cursor.execute(PROGRESS, [list(study_names)])}
+        try:
+            return {row.study: row for row in cursor.execute(PROGRESS, [list(study_names)])}
+        except UndefinedTable:  # Optuna makes its tables with the first study
+            return {}
