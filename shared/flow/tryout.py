@@ -24,9 +24,11 @@ def try_out(path: str | Path, n_trials: int = 3) -> optuna.Study:
     import optuna
 
     from shared.data.prepare import in_memory
+    from shared.training import threads
     from shared.training.evaluate import evaluator
     from shared.tuning.worker import tune_in_memory
 
+    threads.limit(threads.cores())
     path = Path(path).resolve()
     use_case = load_use_case(path.stem)
     config = getattr(use_case, _variant(path, use_case))

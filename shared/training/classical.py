@@ -65,7 +65,8 @@ def scores(fitted: Any, X: pd.DataFrame, table: Table) -> np.ndarray:
 
 
 def _check(estimator: Any) -> None:
-    if not all(hasattr(estimator, method) for method in ("fit", "predict", "get_params")):
+    is_one = all(hasattr(estimator, method) for method in ("fit", "predict", "get_params"))
+    if not is_one or isinstance(estimator, type):
         raise ObjectiveError(
             f"`build(trial)` must return an estimator with scikit-learn's interface, but returned a "
             f"{type(estimator).__name__}; for a torch module add `fit_plan(trial)` to the file"
