@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config import UseCase, VariantConfig
 from shared.domain import Dataset, DatasetRef, ModelVersion, TuningResult, Variant
-from shared.errors import DataError, StudyFailed
+from shared.errors import DataError, RegistryError, StudyFailed
 from shared.flow.plan import (
     Plan,
     Retrained,
@@ -145,14 +145,22 @@ def retrain(plan: Plan, result: TuningResult) -> Retrained | None:
 
 
 def retrained(data: Dataset, fit: Callable[[], System]) -> Retrained:
-    """A system as it travels to the next step, and when it was fitted."""
+    """A system as it travels to the next step, and when it was fitted.
+
+    Raises:
+        RegistryError: it can't be saved without pickle.
+    """
     from shared import model
 
     began = datetime.now(UTC)
     system = fit()
     ended = datetime.now(UTC)
     example = data.X.head(EXAMPLE_ROWS)
-    return Retrained(model.save(system), example, system.predict(example), began, ended)
+    try:
+        files = model.save(system)
+    except model.ModelError as err:
+        raise RegistryError(str(err)) from err
+    return Retrained(files, example, system.predict(example), began, ended)
 
 
 def register(plan: Plan, result: TuningResult, retrained: Retrained | None, run: str) -> ModelVersion | None:

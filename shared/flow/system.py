@@ -208,7 +208,6 @@ def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None) -> 
         min_gain=rules.min_gain,
         metric=plan.use_case.tuning.metric,
         latency_ms=latency_ms(client.load_version(version), holdout.X),
-        latency_budget_ms=latency_budget_ms(plan),
     )
 
 
