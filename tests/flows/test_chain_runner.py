@@ -34,7 +34,7 @@ objective = "objectives/tiny.py"
 FLOW = """
 import os, subprocess, sys, time
 from pathlib import Path
-from metaflow import Config, FlowSpec, Parameter, current, project, step, trigger_on_finish
+from metaflow import Config, FlowSpec, Parameter, card, current, project, step, trigger_on_finish
 from shared.config import parse_use_case
 from shared.errors import DataError
 
@@ -114,6 +114,23 @@ def test_flows_start_when_all_that_they_wait_for_has_finished(project: Path, mon
     assert "woken by ['Left', 'Right'] cores None force True" in log("Both")
     assert all("trials 7 Größe 😀" in log(name) for name in chain.flows)
     assert "Both finished after" in result.output
+
+
+def test_the_cards_of_the_newest_runs_become_files(project: Path, home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("METAFLOW_DATASTORE_SYSROOT_LOCAL")  # with it, Metaflow looks for cards where it writes none
+    add_flow(project, "DataPrepFlow", body="pass")
+    path = project / "flows" / "dataprepflow" / "flow.py"
+    path.write_text(
+        path.read_text().replace("    @step\n    def end", "    @card(type='blank')\n    @step\n    def end")
+    )
+    path.write_text(path.read_text().replace("class Data", "@project(name='evertune_tiny')\nclass Data"))
+    evertune = [sys.executable, "-c", "from shared.cli import main; main()"]
+
+    subprocess.run([*evertune, "run", "tiny"], check=True)
+    written = subprocess.run([*evertune, "cards", "tiny"], check=True, capture_output=True, text=True).stdout
+
+    assert written.split() == [str(home / "cards" / "tiny" / "DataPrepFlow.html")]
+    assert "<html" in Path(written.strip()).read_text(encoding="utf-8")
 
 
 def test_a_failed_flow_stops_what_waits_for_it_and_shows_its_message(project: Path):
