@@ -5,8 +5,8 @@ from pathlib import Path
 from metaflow import Config, config_expr, schedule
 from obproject import ProjectFlow
 
-from shared.config import parse_use_case
 from shared.flow.data_steps import DataSteps
+from shared.flow.run import PARSER
 from shared.flow.user import ensure_user
 
 DIGITS = Path(__file__).parent / "../../configs/digits.toml"
@@ -16,7 +16,7 @@ DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 class DataPrepFlow(DataSteps, ProjectFlow):
     """start → prepare (read, check, split, store) → end (a card of the rows and of what changed)."""
 
-    use_case = Config("use_case", default=str(DIGITS), parser=parse_use_case)
+    use_case = Config("use_case", default=str(DIGITS), parser=PARSER)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from pathlib import Path
 from metaflow import Config, trigger_on_finish
 from obproject import ProjectFlow
 
-from shared.config import parse_use_case
 from shared.flow.hpo_steps import HPOSteps
+from shared.flow.run import PARSER
 from shared.flow.user import ensure_user
 
 DIGITS = Path(__file__).parent / "../../configs/digits.toml"
@@ -16,7 +16,7 @@ DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 class DeepHPOFlow(HPOSteps, ProjectFlow):
     """plan → tune (one task per worker, many trials each) → select → retrain → register."""
 
-    use_case = Config("use_case", default=str(DIGITS), parser=parse_use_case)
+    use_case = Config("use_case", default=str(DIGITS), parser=PARSER)
     variant = "deep"
 
 

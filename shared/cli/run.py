@@ -40,7 +40,9 @@ def run(
 
 def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
     import asyncio
+    from functools import partial
 
+    from shared.events.due import idle_reason
     from shared.events.graph import read_graph
     from shared.events.live import display_for
     from shared.events.runner import ChainRunner
@@ -54,5 +56,6 @@ def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
         f"{use_case.title} ({use_case.name}): {variants} by {use_case.tuning.metric}", markup=False, highlight=False
     )
     with display_for(console) as display:
-        runner = ChainRunner(use_case, graph, root=root, force=force, on_change=display.changed)
+        idle = partial(idle_reason, use_case, force=force)
+        runner = ChainRunner(use_case, graph, root=root, force=force, idle=idle, on_change=display.changed)
         return asyncio.run(run_and_watch(runner, display))

@@ -13,12 +13,12 @@ from shared.domain import Frozen
 from shared.events.graph import Graph
 from shared.settings import settings
 
-FlowState = Literal["waiting", "running", "done", "failed", "skipped", "stopped"]
+FlowState = Literal["waiting", "running", "done", "idle", "failed", "skipped", "stopped"]
 ChainState = Literal["running", "done", "failed", "stopped"]
 
 
 class FlowRun(Frozen):
-    """One flow in a chain. `run` is Metaflow's pathspec; `note` says why it failed or was skipped."""
+    """One flow in a chain. `run` is Metaflow's pathspec; `note` says why it failed, was skipped or idle."""
 
     flow: str
     state: FlowState = "waiting"
@@ -54,7 +54,7 @@ class Chain(Frozen):
         if "failed" in states:
             ended: ChainState = "failed"
         else:
-            ended = "stopped" if states - {"done"} else "done"
+            ended = "stopped" if states - {"done", "idle"} else "done"
         return ended if self.finished_at else "running"
 
     @property

@@ -23,11 +23,13 @@ MARKS: Mapping[FlowState, tuple[str, str]] = {
     "waiting": ("·", "dim"),
     "running": ("●", "cyan"),
     "done": ("✓", "green"),
+    "idle": ("✓", "dim"),
     "failed": ("✗", "red"),
     "skipped": ("–", "dim"),
     "stopped": ("■", "yellow"),
 }
 WORDS: Mapping[FlowState, str] = {"done": "finished", "running": "started"}
+NOTED: tuple[FlowState, ...] = ("idle", "skipped")
 BAR_WIDTH = 16
 PLAIN_PERIOD_S = 10.0
 
@@ -49,7 +51,7 @@ def flow_line(flow: FlowRun, now: datetime) -> str:
     line = f"{flow.flow} {WORDS.get(flow.state, flow.state)}"
     if flow.state in ("done", "failed", "stopped") and (elapsed := flow.elapsed_s(now)) is not None:
         line += f" after {duration(elapsed)}"
-    return f"{line}: {flow.note}" if flow.state == "skipped" else line
+    return f"{line}: {flow.note}" if flow.state in NOTED else line
 
 
 class PlainDisplay:
@@ -130,7 +132,7 @@ class LiveDisplay:
     def _study(self, flow: FlowRun) -> list[RenderableType]:
         progress = self._progress.get(flow.flow)
         if progress is None:
-            return ["", Text(flow.note if flow.state == "skipped" else "", style="dim")]
+            return ["", Text(flow.note if flow.state in NOTED else "", style="dim")]
         total = max(progress.budget, progress.finished, 1)
         bar = ProgressBar(total=total, completed=progress.finished, width=BAR_WIDTH, complete_style="cyan")
         return [bar, Text(trials(progress))]

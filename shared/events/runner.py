@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,20 +27,11 @@ logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def is_idle(flow: Flow, use_case: UseCase) -> bool:
-    """Whether the config leaves out what the flow tunes, so that it only passes through."""
-    return flow.variant is not None and getattr(use_case, flow.variant, None) is None
-
-
-def sharers(flows: Collection[Flow], use_case: UseCase) -> int:
-    """How many of the flows that run side by side have work for the machine's cores."""
-    return sum(not is_idle(flow, use_case) for flow in flows)
-
-
 class ChainRunner:
     """Runs the chain of one use case on this machine.
 
     use_case: the effective config, which travels to the flows. root: the project's. force: start the studies anew.
+    idle: why a flow has nothing to do, so that it needn't be started; empty where it has.
     cores: counts the machine's, for flows that share them. on_change: called with the chain's record after each event.
     """
 
@@ -51,6 +42,7 @@ class ChainRunner:
         *,
         root: Path,
         force: bool = False,
+        idle: Callable[[Flow], str] = lambda _: "",
         cores: Callable[[], int] = threads.cores,
         on_change: Callable[[Chain], None] = lambda _: None,
         now: Callable[[], datetime] = utc_now,
@@ -58,7 +50,7 @@ class ChainRunner:
         self.chain = Chain.begin(use_case.name, graph, os.getpid(), now())
         self._use_case, self._graph, self._root, self._count_cores = use_case, graph, root, cores
         self._parameters = {"force": True} if force else {}
-        self._on_change, self._now = on_change, now
+        self._idle, self._on_change, self._now = idle, on_change, now
         self._processes: dict[str, FlowProcess] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._main: asyncio.Task[Chain] | None = None
@@ -89,12 +81,23 @@ class ChainRunner:
         return self.chain
 
     def _start_ready(self) -> None:
-        waiting = self.chain.names("waiting")
-        flows = self._graph.ready(self.chain.names("done"), started=self.chain.flows.keys() - waiting)
-        share_of = sharers([*flows, *(self._graph.flows[name] for name in self.chain.names("running"))], self._use_case)
+        flows = self._due()
+        share_of = len(flows) + len(self.chain.names("running"))
         for flow in flows:
             self._update(flow.name, state="running", started_at=self._now())
             self._running.add(asyncio.create_task(self._run_flow(flow, share_of)))
+
+    def _due(self) -> list[Flow]:
+        """Flows to start now; one that has nothing to do counts as done, and what waits for it is looked at next."""
+        while True:
+            ready = self._graph.ready(
+                self.chain.names("done", "idle"), self.chain.flows.keys() - self.chain.names("waiting")
+            )
+            idle = {flow.name: reason for flow in ready if (reason := self._idle(flow))}
+            for name, reason in idle.items():
+                self._update(name, state="idle", note=reason)
+            if not idle:
+                return ready
 
     async def _run_flow(self, flow: Flow, share_of: int) -> None:
         from shared.events.process import FlowProcess

@@ -90,13 +90,6 @@ def system_card(
     ]
 
 
-def idle_card(reason: str, title: str = "Nothing to do") -> list[Any]:
-    """The card of a flow that had nothing to do, and why."""
-    from metaflow.cards import Markdown
-
-    return [Markdown(f"# {title}\n{_sentence(reason)}")]
-
-
 def _goals(spec: StudySpec, names: Sequence[str]) -> list[Goal]:
     one = len(spec.directions) == 1
     default = ["value"] if one else [f"value {i}" for i in range(len(spec.directions))]

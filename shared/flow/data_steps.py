@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from metaflow import FlowSpec, card, current, step
 
-from shared.domain import DatasetRef
-from shared.flow.config import use_case_of
+from shared.flow.run import pathspec
+
+if TYPE_CHECKING:
+    from shared.domain import DatasetRef
 
 
 class DataSteps(FlowSpec):
@@ -16,20 +19,20 @@ class DataSteps(FlowSpec):
     @step
     def start(self) -> None:
         """Say what is prepared."""
-        config = use_case_of(self).data
-        print(f"source {config.source}, target {config.target}")
+        print(f"source {self.use_case.data.source}, target {self.use_case.data.target}")
         self.next(self.prepare)
 
     @step
     def prepare(self) -> None:
         """Read the source, check and split its rows, and store them unless nothing changed."""
         from shared.data.prepare import prepare
+        from shared.flow.config import use_case_of
         from shared.storage.ledger import Ledger
 
         use_case, ledger = use_case_of(self), Ledger()
         prepared = prepare(use_case, ledger.newest_dataset(use_case.name), datetime.now(tz=UTC))
         if not prepared.unchanged:
-            ledger.record_dataset(prepared.ref, run=f"{current.flow_name}/{current.run_id}")
+            ledger.record_dataset(prepared.ref, run=pathspec())
         self.dataset, self.unchanged = prepared.ref, prepared.unchanged
         self.profile, self.drift = prepared.profile, prepared.drift
         current.run.add_tags([f"fingerprint:{self.dataset.fingerprint[:12]}", *(["unchanged"] * self.unchanged)])
@@ -42,8 +45,9 @@ class DataSteps(FlowSpec):
         """Show the version: its rows, its target, its features, and what changed."""
         from shared.flow.charts import data
 
-        title = use_case_of(self).title
-        current.card.extend(data.card(title, self.dataset, self.profile, self.drift, unchanged=self.unchanged))
+        current.card.extend(
+            data.card(self.use_case.title, self.dataset, self.profile, self.drift, unchanged=self.unchanged)
+        )
 
 
 def summary(ref: DatasetRef, *, unchanged: bool) -> str:

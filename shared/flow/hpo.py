@@ -35,9 +35,26 @@ EXAMPLE_ROWS = 3
 
 
 def plan(
-    use_case: UseCase, variant: Variant, *, folder: Path, dataset: str = "latest", force: bool = False, run: str
+    use_case: UseCase, variant: Variant, folder: Path, dataset: str = "latest", *, force: bool = False, run: str
 ) -> Plan:
-    """The study that is due on a dataset version, or why none is.
+    """What `due` says, and what is due is claimed for this run. force: what the study has is forgotten.
+
+    Raises:
+        DataError: there is no such dataset version.
+        ObjectiveError: the objective file breaks the contract.
+    """
+    found = due(use_case, variant, folder, dataset, force=force)
+    if found.idle:
+        return found
+    if force:
+        start_anew(found.study.name)
+    ledger = Ledger()
+    ledger.save_source(found.code.source)
+    return claimed(found, ledger, run)
+
+
+def due(use_case: UseCase, variant: Variant, folder: Path, dataset: str = "latest", *, force: bool = False) -> Plan:
+    """The study that is due on a dataset version, or why none is. Reads only.
 
     folder: the flow's, where the objective's path starts. dataset: `latest`, or the beginning of a fingerprint.
 
@@ -48,24 +65,16 @@ def plan(
     config: VariantConfig | None = getattr(use_case, variant)
     if config is None:
         return Plan(use_case, variant, idle=f"configs/{use_case.name}.toml has no table [{variant}]")
-    from shared.training import threads
     from shared.tuning.study import study_spec
 
     ledger = Ledger()
     ref = find_dataset(ledger, use_case.name, dataset)
-    objective = Objective.load(folder / config.objective, label=config.objective)
+    objective = Objective.load(folder / config.objective)
     spec = study_spec(use_case, variant, ref, objective)
-    if force:
-        start_anew(spec.name)
-    entry = ledger.entry(spec.name)
+    entry = None if force else ledger.entry(spec.name)
     spec = warm_started(spec, use_case, same_objective(ledger.entries(use_case.name), spec))
     spec = extended(spec, entry, continues=use_case.schedule.when_unchanged == "continue")
-    if idle := idle_reason(spec, entry):
-        return Plan(use_case, variant, idle, ref, spec)
-    ledger.save_source(objective.source)
-    workers = min(threads.workers(config.workers), spec.n_trials)
-    due = Plan(use_case, variant, "", ref, spec, objective.label, workers=workers, threads=threads.share(workers))
-    return claimed(due, ledger, run)
+    return Plan(use_case, variant, idle_reason(spec, entry), ref, spec, objective, wanted=config.workers)
 
 
 def find_dataset(ledger: Ledger, use_case: str, dataset: str) -> DatasetRef:
@@ -95,22 +104,17 @@ def start_anew(study: str) -> None:
         ledger.reopen(study)
 
 
-def load_objective(plan: Plan) -> Objective:
-    """The objective of a plan, from the source that the ledger keeps."""
-    return Objective.from_source(Ledger().source(plan.study.objective_hash), plan.objective)
-
-
-def tune(plan: Plan, worker: int) -> WorkerStats:
-    """Run trials in this process until the study's budget is full."""
+def tune(plan: Plan, worker: int, workers: int) -> WorkerStats:
+    """Run trials in this process, one of `workers` on the cores, until the study's budget is full."""
     from shared.training import threads
 
-    threads.limit(plan.threads)
+    threads.limit(threads.share(workers))
     from shared.data.store import load_dataset
     from shared.training.evaluate import evaluator
     from shared.tuning.worker import run_worker
 
     metric, seed = plan.use_case.tuning.metric, plan.study.seed
-    return run_worker(plan.study, evaluator(load_objective(plan), load_dataset(plan.data), metric, seed), worker=worker)
+    return run_worker(plan.study, evaluator(plan.code, load_dataset(plan.data), metric, seed), worker=worker)
 
 
 def select(plan: Plan, stats: Sequence[WorkerStats], run: str, pick: Choose | None = None) -> TuningResult:
@@ -130,7 +134,7 @@ def select(plan: Plan, stats: Sequence[WorkerStats], run: str, pick: Choose | No
 
 def retrain(plan: Plan, result: TuningResult) -> Retrained | None:
     """The best trial's model, trained on all development rows; None where the objective has no `train`."""
-    objective = load_objective(plan)
+    objective = plan.code
     if not objective.trains:
         return None
     from shared.training import threads
@@ -206,12 +210,10 @@ def finish(
     logger.info("study finished", extra={"study": plan.study.name, "trial": result.best.number})
 
 
-def card(plan: Plan, result: TuningResult | None, version: ModelVersion | None) -> list[Any]:
+def card(plan: Plan, result: TuningResult, version: ModelVersion | None) -> list[Any]:
     """The components of the flow's card."""
-    from shared.flow.cards import idle_card, study_card
+    from shared.flow.cards import study_card
     from shared.tuning.study import open_study
 
-    if plan.idle:
-        return idle_card(plan.idle)
     metrics = [plan.use_case.tuning.metric] if len(plan.study.directions) == 1 else []
     return study_card(open_study(plan.study), plan.study, result, version, metrics=metrics)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from shared.config import UseCase
 from shared.domain import DatasetRef, StudySpec, TrialSummary, TuningResult, Variant
 from shared.storage.ledger import Ledger, LedgerEntry
+from shared.training import threads
+from shared.tuning.objective import Objective
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +24,8 @@ WARM_STARTS = 5
 class Plan:
     """The study that is due, or in `idle` why none is.
 
-    objective: the label of the objective's file. upstream: the study of each member of a system.
-    workers × threads are the cores that the run uses.
+    objective: that of an HPO study. upstream: the study of each member of a system. wanted: workers, as the config
+    says.
     """
 
     use_case: UseCase
@@ -31,14 +33,14 @@ class Plan:
     idle: str = ""
     dataset: DatasetRef | None = None
     spec: StudySpec | None = None
-    objective: str = ""
+    objective: Objective | None = None
     upstream: Mapping[str, LedgerEntry] = field(default_factory=dict)
-    workers: int = 1
-    threads: int = 1
+    wanted: Literal["auto"] | int = 1
 
     @property
-    def due(self) -> bool:
-        return not self.idle
+    def workers(self) -> int:
+        """Workers on this machine's cores; one that passes through where nothing is due."""
+        return 1 if self.idle else min(threads.workers(self.wanted), self.study.n_trials)
 
     @property
     def headline(self) -> str:
@@ -55,6 +57,11 @@ class Plan:
     def study(self) -> StudySpec:
         assert self.spec is not None, self.idle
         return self.spec
+
+    @property
+    def code(self) -> Objective:
+        assert self.objective is not None, self.variant
+        return self.objective
 
     @property
     def data(self) -> DatasetRef:
@@ -130,7 +137,7 @@ def outcome(plan: Plan, result: TuningResult, retrained: Retrained | None) -> di
         "budget": plan.study.n_trials,
         "counts": dict(result.counts),
         "top": [trial.model_dump(mode="json") for trial in top],
-        "objective": plan.objective,
+        "objective": plan.objective.label if plan.objective else None,
         "objective_hash": plan.study.objective_hash,
         "note": result.note,
         "retrained": [t.isoformat() for t in (retrained.began, retrained.ended)] if retrained else None,

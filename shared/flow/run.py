@@ -1,6 +1,8 @@
-"""The run that a step belongs to."""
+"""What a flow says of itself: its Config's parser, and the run that a step belongs to."""
 
 from metaflow import current
+
+PARSER = "shared.config.parse_use_case"  # by name: only the flow's own process parses, its tasks don't import it
 
 
 def pathspec() -> str:

@@ -34,7 +34,21 @@ class Gated:
     decision: PromotionDecision
 
 
-def plan(use_case: UseCase, *, dataset: str = "latest", force: bool = False, run: str) -> Plan:
+def plan(use_case: UseCase, dataset: str = "latest", *, force: bool = False, run: str) -> Plan:
+    """What `due` says, and what is due is claimed for this run. force: what the study has is forgotten.
+
+    Raises:
+        FlowError: no dataset version has all configured variants done.
+    """
+    found = due(use_case, dataset, force=force)
+    if found.idle:
+        return found
+    if force:
+        hpo.start_anew(found.study.name)
+    return claimed(found, Ledger(), run)
+
+
+def due(use_case: UseCase, dataset: str = "latest", *, force: bool = False) -> Plan:
     """The system study that is due on the newest dataset version whose variants are all done, or why none is.
 
     Raises:
@@ -43,23 +57,13 @@ def plan(use_case: UseCase, *, dataset: str = "latest", force: bool = False, run
     config = use_case.system
     if config is None:
         return Plan(use_case, "system", idle=f"configs/{use_case.name}.toml has no table [system]")
-    from shared.training import threads
-
     ledger = Ledger()
     ref = complete_dataset(ledger, use_case, dataset)
     upstream = upstream_studies(ledger.entries(use_case.name, ref.fingerprint), use_case.members)
     spec = study_spec(use_case, config, ref, upstream)
-    if force:
-        hpo.start_anew(spec.name)
-    entry = ledger.entry(spec.name)
+    entry = None if force else ledger.entry(spec.name)
     spec = extended(spec, entry, continues=use_case.schedule.when_unchanged == "continue")
-    if idle := idle_reason(spec, entry):
-        return Plan(use_case, "system", idle, ref, spec)
-    workers = min(threads.workers(config.workers), spec.n_trials)
-    due = Plan(
-        use_case, "system", "", ref, spec, upstream=upstream, workers=workers, threads=threads.share(workers)
-    )  # fmt: skip
-    return claimed(due, ledger, run)
+    return Plan(use_case, "system", idle_reason(spec, entry), ref, spec, upstream=upstream, wanted=config.workers)
 
 
 def complete_dataset(ledger: Ledger, use_case: UseCase, dataset: str) -> DatasetRef:
@@ -146,11 +150,11 @@ def latency_budget_ms(plan: Plan) -> float:
     return plan.use_case.system.latency_budget_ms
 
 
-def tune(plan: Plan, worker: int) -> WorkerStats:
-    """Run trials in this process until the study's budget is full."""
+def tune(plan: Plan, worker: int, workers: int) -> WorkerStats:
+    """Run trials in this process, one of `workers` on the cores, until the study's budget is full."""
     from shared.training import threads
 
-    threads.limit(plan.threads)
+    threads.limit(threads.share(workers))
     from shared.tuning.worker import run_worker
 
     system = search(plan)
@@ -224,13 +228,11 @@ def score(plan: Plan, version: ModelVersion, holdout: Dataset) -> float:
         return math.nan
 
 
-def card(plan: Plan, result: TuningResult | None, gated: Gated | None) -> list[Any]:
+def card(plan: Plan, result: TuningResult, gated: Gated) -> list[Any]:
     """The components of the flow's card."""
-    from shared.flow.cards import idle_card, system_card
+    from shared.flow.cards import system_card
     from shared.tuning.study import open_study
 
-    if gated is None:
-        return idle_card(plan.idle)
     return system_card(
         open_study(plan.study),
         plan.study,

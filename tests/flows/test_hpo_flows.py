@@ -57,7 +57,7 @@ def test_a_study_is_tuned_once_and_a_larger_budget_adds_to_it(iris: Path, flow: 
     (entry,) = Ledger().entries("iris")
     assert (entry.state, sum(entry.outcome["counts"].values())) == ("done", 6)
     assert entry.outcome["model"] == "iris-classical"
-    flow("classical_hpo", config, "--force", "True")
+    flow("classical_hpo", configure(iris.parent, TREE, 4), "--force", "True")
     (entry,) = Ledger().entries("iris")
     assert sum(entry.outcome["counts"].values()) == 4
 

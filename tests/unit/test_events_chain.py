@@ -13,7 +13,7 @@ import pytest
 from shared.config import UseCase
 from shared.events.chain import Chain, newest_chain
 from shared.events.graph import Flow, Graph
-from shared.events.runner import is_idle, sharers
+from shared.events.runner import ChainRunner
 from shared.events.watch import is_worth_a_look
 from shared.settings import settings
 
@@ -80,16 +80,11 @@ def test_a_chain_whose_process_is_gone_has_died():
     assert not begun(pid=int(process.stdout)).model_copy(update={"finished_at": NOW}).died
 
 
-def test_cores_are_shared_by_the_flows_that_have_work():
-    classical, deep = Flow("C", Path("c"), variant="classical"), Flow("D", Path("d"), variant="deep")
-    only_classical = use_case(classical={"objective": "o.py"})
-    both = use_case(classical={"objective": "o.py"}, deep={"objective": "o.py"})
+def test_a_flow_that_has_nothing_to_do_is_not_started_and_what_waits_for_it_comes_next():
+    chain = ChainRunner(use_case(classical={"objective": "o.py"}), GRAPH, root=Path(), idle=lambda f: f"no {f.name}")
 
-    assert sharers([classical, deep], both) == 2
-    assert sharers([classical, deep], only_classical) == 1
-    assert sharers([PREP], both) == 1
-    assert is_idle(deep, only_classical)
-    assert not is_idle(PREP, only_classical)
+    assert chain._due() == []
+    assert [(flow.state, flow.note) for flow in chain.chain.flows.values()] == [("idle", "no Prep"), ("idle", "no HPO")]
 
 
 def test_the_database_is_asked_only_when_a_flow_has_run_for_a_while():
