@@ -15,24 +15,26 @@ def build(trial: optuna.Trial):
 
 
 def linear(trial: optuna.Trial):
+    """Features made normal first, since areas and concavities are skewed."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PowerTransformer
 
-    C = trial.suggest_float("linear_C", 0.05, 10, log=True)
-    return make_pipeline(*scaling(trial), LogisticRegression(C=C, max_iter=1000))
+    return make_pipeline(PowerTransformer(), LogisticRegression(C=trial.suggest_float("linear_C", 0.1, 3, log=True)))
 
 
 def svm(trial: optuna.Trial):
-    """Calibrated inside the scaling, which is then fitted once."""
+    """Calibrated inside the transformation, which is then fitted once."""
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PowerTransformer
     from sklearn.svm import SVC
 
     kernel = SVC(
-        C=trial.suggest_float("svm_C", 0.3, 100, log=True),
-        gamma=trial.suggest_float("svm_gamma", 1e-3, 0.1, log=True),
+        C=trial.suggest_float("svm_C", 0.5, 10, log=True),
+        gamma=trial.suggest_float("svm_gamma", 5e-3, 0.05, log=True),
     )
-    return make_pipeline(*scaling(trial), CalibratedClassifierCV(kernel, cv=5, ensemble=False))
+    return make_pipeline(PowerTransformer(), CalibratedClassifierCV(kernel, cv=5, ensemble=False))
 
 
 def forest(trial: optuna.Trial):
@@ -58,17 +60,6 @@ def xgboost(trial: optuna.Trial):
         colsample_bytree=trial.suggest_float("xgb_colsample_bytree", 0.2, 1.0),
         reg_lambda=trial.suggest_float("xgb_lambda", 0.1, 10, log=True),
     )
-
-
-def scaling(trial: optuna.Trial):
-    """Standardized; or made normal first, since areas and concavities are skewed."""
-    from sklearn.preprocessing import PowerTransformer, StandardScaler
-
-    return [
-        PowerTransformer()
-        if trial.suggest_categorical("scaling", ["standard", "power"]) == "power"
-        else StandardScaler()
-    ]
 
 
 if __name__ == "__main__":
