@@ -85,7 +85,7 @@ def read_graph(root: Path) -> Graph:
 
 
 def _read_flow(path: Path) -> Flow:
-    from metaflow.runner.click_api import extract_flow_class_from_file
+    from shared.events.metaflow_api import extract_flow_class_from_file
 
     try:
         cls = extract_flow_class_from_file(str(path))

@@ -11,10 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from metaflow import Runner
-from metaflow.runner.subprocess_manager import CommandManager, SubprocessManager
-
 from shared.events.graph import Flow
+from shared.events.metaflow_api import CommandManager, Runner, SubprocessManager
 
 GRACE_S = 8.0  # Metaflow gives interrupted tasks 5 s before it kills them
 

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from metaflow import Runner
 
 from shared.config import load_use_case
 from shared.data.store import is_complete, load_dataset
+from shared.events.metaflow_api import Runner
 from shared.storage.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]

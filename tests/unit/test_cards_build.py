@@ -9,7 +9,8 @@ import optuna
 import pytest
 
 from shared.domain import ModelVersion, PromotionDecision, StudySpec, TrialSummary, TuningResult
-from shared.flow.cards import idle_card, study_card, system_card
+from shared.flow.cards import study_card, system_card
+from shared.flow.idle import idle_card
 
 
 def a_spec(n_trials: int = 12, **changes: Any) -> StudySpec:

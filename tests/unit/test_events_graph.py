@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,8 @@ def test_upstreams_of_another_project_or_branch_count_by_their_flow(tmp_path: Pa
 
     with pytest.raises(FlowError, match=r"but Early, Late is none"):
         read_graph(tmp_path)
+
+
+def test_reading_flows_leaves_torch_export_importable() -> None:
+    code = "import shared.events.metaflow_api, torch._dynamo"
+    subprocess.run([sys.executable, "-c", code], check=True)
