@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from shared.domain import MEMBERS, Direction, Frozen, StrategySpec, Task, Variant
 from shared.errors import ConfigError
-from shared.settings import project_root
 
 # scikit-learn's scorers that work on whole rows of one target; the task follows from the metric.
 CLASSIFICATION_METRICS = (
@@ -188,6 +187,8 @@ def parse_use_case(text: str) -> dict[str, Any]:
 
 def use_cases() -> list[str]:
     """Names of the configs of this project."""
+    from shared.settings import project_root
+
     return sorted(p.stem for p in (project_root() / "configs").glob("*.toml"))
 
 
@@ -200,6 +201,8 @@ def did_you_mean(value: object, known: Sequence[str]) -> str:
 
 
 def _config_path(name_or_path: str | Path) -> Path:
+    from shared.settings import project_root
+
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = project_root() / "configs" / f"{name_or_path}.toml"

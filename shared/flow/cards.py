@@ -1,6 +1,6 @@
 """The cards of the HPO and system flows: facts first, then pictures, then the table. A flow adds one in one line:
 
-    current.card.extend(study_card(study, spec, result, model))
+    current.card.extend(study_card(trials, spec, result, model))
 
 Meant for `@card(type="blank")`. A card builds in about a CPU second, most of which is importing altair.
 """
@@ -20,14 +20,13 @@ from shared.flow.charts.theme import Spec, figure, seconds
 from shared.flow.charts.trials import MIN_TRIALS_FOR_IMPORTANCE, Goal, importances, ranked
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.trial import FrozenTrial
 
 STEPS = {"classical": "Fold", "deep": "Epoch"}
 
 
 def study_card(
-    study: optuna.Study,
+    trials: Sequence[FrozenTrial],
     spec: StudySpec,
     result: TuningResult | None,
     model: ModelVersion | None = None,
@@ -37,11 +36,10 @@ def study_card(
 ) -> list[Any]:
     """The card of an HPO flow: a list of Metaflow card components.
 
-    result: None where no trial is complete. model: the registered version, if any. metrics: a name per direction
-    (default: the study's metric names, or `value`). notes: sentences shown below the facts.
+    trials: all of the study. result: None where no trial is complete. model: the registered version, if any.
+    metrics: a name per direction (default: `value`). notes: sentences shown below the facts.
     """
-    trials = study.get_trials(deepcopy=False)
-    goals = _goals(spec, metrics or study.metric_names or ())
+    goals = _goals(spec, metrics)
     body = _charts(charts.history(trials, goal) for goal in goals)
     if len(goals) > 1:
         body += _charts([system.pareto(trials, goals[0], goals[1], pick=result.best.number if result else None)])
@@ -57,7 +55,7 @@ def study_card(
 
 
 def system_card(
-    study: optuna.Study,
+    trials: Sequence[FrozenTrial],
     spec: StudySpec,
     result: TuningResult | None,
     model: ModelVersion | None = None,
@@ -73,7 +71,6 @@ def system_card(
     A trial's values are the metric, greater is better, and the latency in ms per row. champion: the version that the
     challenger met, if there was one.
     """
-    trials = study.get_trials(deepcopy=False)
     goal, cost = Goal(metric), Goal("latency", "minimize", 1, "ms per row")
     pick = result.best if result else None
     pareto = system.pareto(trials, goal, cost, budget=latency_budget_ms, pick=pick.number if pick else None)

@@ -25,6 +25,8 @@ from shared.storage.ledger import Ledger
 from shared.tuning.objective import Objective
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from shared.model import System
     from shared.tuning.select import Choose
     from shared.tuning.worker import WorkerStats
@@ -117,19 +119,25 @@ def tune(plan: Plan, worker: int, workers: int) -> WorkerStats:
     return run_worker(plan.study, evaluator(plan.code, load_dataset(plan.data), metric, seed), worker=worker)
 
 
-def select(plan: Plan, stats: Sequence[WorkerStats], run: str, pick: Choose | None = None) -> TuningResult:
-    """The best finished trial. A study with none is recorded as failed.
+def select(
+    plan: Plan, stats: Sequence[WorkerStats], run: str, pick: Choose | None = None
+) -> tuple[TuningResult, list[FrozenTrial]]:
+    """The best finished trial, and all trials for the card. A study without a complete one is recorded as failed.
 
     Raises:
         StudyFailed: no trial is complete.
     """
+    from shared.storage.studies import open_storage
     from shared.tuning.select import select as select_best
+    from shared.tuning.study import open_study
 
+    storage = open_storage()
     try:
-        return select_best(plan.study, stats=stats, pick=pick)
+        result = select_best(plan.study, storage, stats, pick)
     except StudyFailed as err:
         Ledger().fail(plan.study.name, note=str(err), run=run)
         raise
+    return result, open_study(plan.study, storage).get_trials(deepcopy=False)
 
 
 def retrain(plan: Plan, result: TuningResult) -> Retrained | None:
@@ -210,10 +218,9 @@ def finish(
     logger.info("study finished", extra={"study": plan.study.name, "trial": result.best.number})
 
 
-def card(plan: Plan, result: TuningResult, version: ModelVersion | None) -> list[Any]:
+def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], version: ModelVersion | None) -> list[Any]:
     """The components of the flow's card."""
     from shared.flow.cards import study_card
-    from shared.tuning.study import open_study
 
     metrics = [plan.use_case.tuning.metric] if len(plan.study.directions) == 1 else []
-    return study_card(open_study(plan.study), plan.study, result, version, metrics=metrics)
+    return study_card(trials, plan.study, result, version, metrics=metrics)

@@ -1,4 +1,6 @@
-"""The steps that every HPO flow inherits: plan → tune (one task per worker) → select → retrain → register."""
+"""The steps that every HPO flow inherits: plan → tune (one task per worker) → select → retrain → register.
+
+The first step and the last have the names that Metaflow wants: `start` plans, `end` registers."""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ class HPOSteps(FlowSpec):
             from shared.flow import hpo
 
             self.plan = inputs[0].plan
-            self.result = hpo.select(self.plan, [i.stats for i in inputs], run=pathspec())
+            self.result, self.trials = hpo.select(self.plan, [i.stats for i in inputs], run=pathspec())
         self.next(self.retrain)
 
     @step
@@ -68,24 +70,16 @@ class HPOSteps(FlowSpec):
             from shared.flow import hpo
 
             self.retrained = hpo.retrain(self.plan, self.result)
-        self.next(self.register)
-
-    @step
-    def register(self) -> None:
-        """Register it as challenger, and record the study as done."""
-        if not self.idle:
-            from shared.flow import hpo
-
-            self.model_version = hpo.register(self.plan, self.result, self.retrained, run=pathspec())
         self.next(self.end)
 
     @card(type="blank")
     @step
     def end(self) -> None:
-        """Show what was tuned, or why nothing was."""
+        """Register it as challenger, record the study as done, and show what was tuned; or why nothing was."""
         if self.idle:
             current.card.extend(idle_card(self.idle))
         else:
             from shared.flow import hpo
 
-            current.card.extend(hpo.card(self.plan, self.result, self.model_version))
+            self.model_version = hpo.register(self.plan, self.result, self.retrained, run=pathspec())
+            current.card.extend(hpo.card(self.plan, self.result, self.trials, self.model_version))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from shared.config import UseCase
 from shared.domain import DatasetRef, StudySpec, TrialSummary, TuningResult, Variant
-from shared.storage.ledger import Ledger, LedgerEntry
-from shared.training import threads
-from shared.tuning.objective import Objective
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+    from shared.storage.ledger import Ledger, LedgerEntry
+    from shared.tuning.objective import Objective
 
 WARM_STARTS = 5
 
@@ -40,6 +40,8 @@ class Plan:
     @property
     def workers(self) -> int:
         """Workers on this machine's cores; one that passes through where nothing is due."""
+        from shared.training import threads
+
         return 1 if self.idle else min(threads.workers(self.wanted), self.study.n_trials)
 
     @property

@@ -19,6 +19,8 @@ from shared.flow.plan import Plan, Retrained, claimed, extended, idle_reason, to
 from shared.storage.ledger import Ledger, LedgerEntry
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from shared.training.system import SystemSearch
     from shared.tuning.worker import WorkerStats
 
@@ -162,8 +164,8 @@ def tune(plan: Plan, worker: int, workers: int) -> WorkerStats:
     return run_worker(spec, system.evaluate, worker=worker)
 
 
-def select(plan: Plan, stats: Sequence[WorkerStats], run: str) -> TuningResult:
-    """The Pareto front, and the best metric within the latency budget.
+def select(plan: Plan, stats: Sequence[WorkerStats], run: str) -> tuple[TuningResult, list[FrozenTrial]]:
+    """The Pareto front and the best metric within the latency budget, and all trials for the card.
 
     Raises:
         StudyFailed: no trial is complete.
@@ -228,13 +230,12 @@ def score(plan: Plan, version: ModelVersion, holdout: Dataset) -> float:
         return math.nan
 
 
-def card(plan: Plan, result: TuningResult, gated: Gated) -> list[Any]:
+def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], gated: Gated) -> list[Any]:
     """The components of the flow's card."""
     from shared.flow.cards import system_card
-    from shared.tuning.study import open_study
 
     return system_card(
-        open_study(plan.study),
+        trials,
         plan.study,
         result,
         gated.version,

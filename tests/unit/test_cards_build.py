@@ -55,7 +55,7 @@ def test_a_study_card_has_the_facts_first_then_the_charts_then_the_table() -> No
     study, spec = a_study(12), a_spec()
     model = ModelVersion(name="digits-classical", version=3, aliases=("challenger",))
     result = a_result(study, spec, note="stopped early")
-    text, charts = rendered(study_card(study, spec, result, model, metrics=["accuracy"]))
+    text, charts = rendered(study_card(study.trials, spec, result, model, metrics=["accuracy"]))
     facts = [f"accuracy {study.best_value:.4g}", "11 of 12", "48.3 s", "v3", "digits-classical, challenger", spec.name]
     facts += ["3f9a1c0d22be", "11 complete, 1 failed", "Stopped early.", f"trial {study.best_trial.number}"]
     assert [fact for fact in facts if fact not in text] == []
@@ -67,7 +67,7 @@ def test_a_study_card_has_the_facts_first_then_the_charts_then_the_table() -> No
 
 def test_a_study_card_of_one_trial_says_that_importance_needs_more() -> None:
     study, spec = a_study(1), a_spec(1)
-    text, charts = rendered(study_card(study, spec, a_result(study, spec)))
+    text, charts = rendered(study_card(study.trials, spec, a_result(study, spec)))
     assert "from 10 complete trials on; there are 1." in text
     assert charts[0]["title"]["text"] == "value by trial"
     assert "not registered" in text
@@ -76,30 +76,24 @@ def test_a_study_card_of_one_trial_says_that_importance_needs_more() -> None:
 def test_a_study_card_without_a_complete_trial_says_so() -> None:
     study = optuna.create_study(direction="maximize")
     study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
-    text, charts = rendered(study_card(study, a_spec(), None))
+    text, charts = rendered(study_card(study.trials, a_spec(), None))
     assert "no trial is complete" in text
     assert "0 of 12" in text
     assert len(charts) == 2
 
 
 def test_a_study_card_of_no_trial_has_no_empty_chart() -> None:
-    _, charts = rendered(study_card(optuna.create_study(direction="maximize"), a_spec(), None))
+    _, charts = rendered(study_card([], a_spec(), None))
     assert charts == []
 
 
 @pytest.mark.parametrize("directions", [("maximize", "minimize"), ("minimize", "minimize", "maximize")])
 def test_a_study_of_several_objectives_has_a_history_of_each_and_a_front(directions: tuple[str, ...]) -> None:
     study, spec = a_study(12, directions), a_spec(directions=directions)
-    _, charts = rendered(study_card(study, spec, a_result(study, spec)))
+    _, charts = rendered(study_card(study.trials, spec, a_result(study, spec)))
     titles = [chart["title"]["text"] for chart in charts]
     assert titles[: len(directions)] == [f"value {i} by trial" for i in range(len(directions))]
     assert "value 0 against value 1: the front, and the pick" in titles
-
-
-def test_a_study_s_own_metric_names_are_used() -> None:
-    study, spec = a_study(3), a_spec()
-    study.set_metric_names(["profit"])
-    assert "Best profit" in rendered(study_card(study, spec, a_result(study, spec)))[0]
 
 
 def a_system_card(
@@ -111,7 +105,7 @@ def a_system_card(
     choice = {"members": members, "preprocessing": "standard", "calibration": "isotonic"}
     result, model = a_result(study, spec, system=choice), ModelVersion(name="digits", version=4)
     card = system_card(
-        study, spec, result, model, decision, metric="accuracy", latency_budget_ms=0.5, champion=champion
+        study.trials, spec, result, model, decision, metric="accuracy", latency_budget_ms=0.5, champion=champion
     )
     return rendered(card)
 
