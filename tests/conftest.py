@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +13,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when BLAS and torch load: spinning threads of busy processes are costly
 
 from shared.settings import settings
 from shared.storage import embedded
@@ -146,7 +149,8 @@ def home(
         monkeypatch.setenv("EVERTUNE_HOME", str(folder))
         monkeypatch.setenv("EVERTUNE_DATABASE_URL", url)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlalchemy_url(mlflow_url))
-        monkeypatch.setenv("METAFLOW_USER", "tester")
+        monkeypatch.setenv("USERNAME", "tester")
+        monkeypatch.setenv("METAFLOW_CARD_LOCALROOT", str(folder / ".metaflow" / "mf.cards"))
         monkeypatch.setenv("METAFLOW_HOME", str(folder / "metaflowconfig"))
         monkeypatch.setenv("METAFLOW_DATASTORE_SYSROOT_LOCAL", str(folder))
         settings.cache_clear()

@@ -14,9 +14,7 @@ DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
 @trigger_on_finish(flows=["ClassicalHPOFlow", "DeepHPOFlow"])
 class SystemTuneFlow(ProjectFlow):
-    """plan → tune (one task per worker, many trials each) → select → retrain → gate.
-
-    Its first step and its last have the names that Metaflow wants: `start` plans, `end` is the gate.
+    """start (plan) → tune (one task per worker, many trials each) → select → promote (retrain, register, gate) → end.
 
     It ignores which runs woke it: the ledger knows the newest dataset version whose variants are all done.
     """
@@ -57,28 +55,27 @@ class SystemTuneFlow(ProjectFlow):
 
             self.plan = inputs[0].plan
             self.result, self.trials = system.select(self.plan, [i.stats for i in inputs], run=pathspec())
-        self.next(self.retrain)
+        self.next(self.promote)
 
     @step
-    def retrain(self):
-        """Train the picked system on all development rows."""
+    def promote(self):
+        """Retrain and register it, score it and the champion on the holdout, and promote the better one."""
         if not self.idle:
             from shared.flow import system
 
-            self.retrained = system.retrain(self.plan, self.result)
+            self.gated = system.promote(self.plan, self.result, run=pathspec())
+            print(self.gated.decision.reason)
         self.next(self.end)
 
     @card(type="blank")
     @step
     def end(self):
-        """Register it, score it and the champion on the holdout, promote the better one, and show how it came about."""
+        """Show the Pareto front, the pick and the decision, or why nothing was due."""
         if self.idle:
             current.card.extend(idle_card(self.idle))
         else:
             from shared.flow import system
 
-            self.gated = system.gate(self.plan, self.result, self.retrained, run=pathspec())
-            print(self.gated.decision.reason)
             current.card.extend(system.card(self.plan, self.result, self.trials, self.gated))
 
 

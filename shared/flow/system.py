@@ -1,4 +1,4 @@
-"""What the steps of `SystemTuneFlow` do: plan, tune, select, retrain, gate."""
+"""What the steps of `SystemTuneFlow` do: plan, tune, select, promote."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from shared.storage.ledger import Ledger, LedgerEntry
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from shared.model import System
     from shared.training.system import SystemSearch
     from shared.tuning.worker import WorkerStats
 
@@ -184,12 +185,13 @@ def retrain(plan: Plan, result: TuningResult) -> Retrained:
     return hpo.retrained(system.data, lambda: system.retrain(result.best))
 
 
-def gate(plan: Plan, result: TuningResult, retrained: Retrained, run: str) -> Gated:
-    """Register the system, score it and the champion on the same holdout rows, and promote the better one."""
+def promote(plan: Plan, result: TuningResult, run: str) -> Gated:
+    """Retrain the picked system and register it; promote it if it beats the champion on the holdout."""
     from shared.registry import client, promotion
 
     name = plan.use_case.name
     champion = client.champion(name)
+    retrained = retrain(plan, result)
     version = hpo.register_model(name, plan, result, retrained, run)
     decision = decide(plan, version, champion)
     promotion.promote(name, version.version, decision, seen=champion.version if champion else None, actor=run)
@@ -198,35 +200,39 @@ def gate(plan: Plan, result: TuningResult, retrained: Retrained, run: str) -> Ga
 
 
 def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None) -> PromotionDecision:
-    """The gate's decision on the holdout, which is read here and nowhere else."""
+    """The gate's decision on the holdout, which is read here and nowhere else. Both are loaded from the registry."""
     from shared.data.store import load_dataset
-    from shared.registry import client
-    from shared.registry.gate import decide as decide_on
+    from shared.registry import client, gate
     from shared.training.latency import latency_ms
 
-    rules = plan.use_case.promotion
+    rules, metric = plan.use_case.promotion, plan.use_case.tuning.metric
     if rules is None:
         return PromotionDecision(promote=False, reason=f"configs/{plan.use_case.name}.toml has no table [promotion]")
     holdout = load_dataset(plan.data, "holdout")
-    return decide_on(
-        score(plan, version, holdout),
-        score(plan, champion, holdout) if champion else None,
+    challenger = client.load_version(version)
+    return gate.decide(
+        score(metric, challenger, holdout),
+        champion_score(metric, champion, holdout) if champion else None,
         min_gain=rules.min_gain,
-        metric=plan.use_case.tuning.metric,
-        latency_ms=latency_ms(client.load_version(version), holdout.X),
+        metric=metric,
+        latency_ms=latency_ms(challenger, holdout.X),
     )
 
 
-def score(plan: Plan, version: ModelVersion, holdout: Dataset) -> float:
-    """A version's metric on the holdout; NaN for one that can't be loaded or can't predict these rows."""
-    from shared.registry import client
+def score(metric: str, system: System, rows: Dataset) -> float:
     from shared.training import scoring
 
+    return scoring.score(metric, rows.ref.table, rows.y, system.scores(rows.X))
+
+
+def champion_score(metric: str, champion: ModelVersion, rows: Dataset) -> float:
+    """The champion's metric; NaN for one that can't be loaded any more, or can't predict these rows."""
+    from shared.registry import client
+
     try:
-        scores = client.load_version(version).scores(holdout.X)
-        return scoring.score(plan.use_case.tuning.metric, plan.data.table, holdout.y, scores)
+        return score(metric, client.load_version(champion), rows)
     except (ValueError, RegistryError) as err:
-        logger.warning("no score on the holdout", extra={"model": version.uri, "reason": str(err)})
+        logger.warning("the champion has no score", extra={"model": champion.uri, "reason": str(err)})
         return math.nan
 
 

@@ -209,7 +209,7 @@ def _tensor(X: pd.DataFrame, table: Table, device: str) -> Tensor:
 def _target(y: np.ndarray, table: Table, device: str) -> Tensor:
     import torch
 
-    return torch.as_tensor(y, dtype=torch.int64 if table.classes else torch.float32, device=device)
+    return torch.as_tensor(y.copy(), dtype=torch.int64 if table.classes else torch.float32, device=device)
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
