@@ -12,8 +12,8 @@ from benchmarks.sandbox import ROOT, Sandbox, sandbox
 CASES = (
     ("tuning only", 12, "../../benchmarks/iris_script.py", 7.0),
     ("tuning only", 100, "../../benchmarks/iris_script.py", 8.0),
-    ("retrained and registered", 12, "objectives/iris.py", 14.0),
-    ("retrained and registered", 100, "objectives/iris.py", 14.0),
+    ("retrained and registered", 12, "../../benchmarks/iris_tree.py", 14.0),
+    ("retrained and registered", 100, "../../benchmarks/iris_tree.py", 14.0),
 )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from shared.domain import MEMBERS, Direction, Frozen, StrategySpec, Task, Variant
 from shared.errors import ConfigError
@@ -48,6 +50,13 @@ class DataConfig(Frozen):
     time: str | None = None
     rows: int | None = Field(None, gt=0)
     split_seed: int = Field(0, ge=0)
+
+    @field_validator("source")
+    @classmethod
+    def _has_no_credentials(cls, source: str) -> str:
+        if re.search(r"://[^/]*@", source):
+            raise ValueError("must have no credentials in it; give them by the environment (AWS_ACCESS_KEY_ID, …)")
+        return source
 
 
 class TuningConfig(Frozen):
@@ -104,6 +113,22 @@ class ScheduleConfig(Frozen):
     cron: str = "0 2 * * *"
     timezone: str = "UTC"
     when_unchanged: Literal["skip", "continue"] = "skip"
+
+    @field_validator("cron")
+    @classmethod
+    def _has_five_fields(cls, cron: str) -> str:
+        if len(cron.split()) != 5:
+            raise ValueError('must have five fields, "minute hour day month weekday"')
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, timezone: str) -> str:
+        try:
+            _ = timezone == "UTC" or ZoneInfo(timezone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("must be a time zone of the IANA database, such as Europe/Berlin") from None
+        return timezone
 
 
 class ComputeConfig(Frozen):
@@ -245,7 +270,7 @@ def _validate(tree: Mapping[str, Any], label: str) -> UseCase:
     try:
         return UseCase.model_validate(tree)
     except ValidationError as err:
-        raise ConfigError("\n".join(_explain(e, label) for e in err.errors())) from None
+        raise ConfigError("\n".join(dict.fromkeys(_explain(e, label) for e in err.errors()))) from None
 
 
 def _explain(error: Any, label: str) -> str:
@@ -261,7 +286,9 @@ def _explain(error: Any, label: str) -> str:
     if rule.startswith("must be a scorer"):
         given = repr(error["input"].get("metric"))
         return f"{label}: `tuning.metric` {rule.replace('knows', f'knows, but is {given}', 1)}"
-    return f"{label}: `{key or 'config'}` breaks a rule: {rule} (it is {error['input']!r})"
+    if isinstance(error["input"], Mapping) or "credentials" in rule:
+        return f"{label}: {f'`{key}` ' if key else ''}{rule}"
+    return f"{label}: `{key}` breaks a rule: {rule}, but it is {error['input']!r}; mend it, or leave the line out"
 
 
 @cache

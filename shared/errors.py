@@ -29,5 +29,9 @@ class RegistryError(EvertuneError):
     """A model can't be saved, registered, loaded or promoted."""
 
 
+class UnloadableModelError(RegistryError):
+    """A registered model's files can't be loaded without running what is in them, or by this version of Evertune."""
+
+
 class FlowError(EvertuneError):
     """A flow of the chain can't start, or failed."""

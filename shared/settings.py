@@ -1,10 +1,15 @@
 """Environment variables: where the services and the files of this machine are."""
 
+import re
 from functools import cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import ConfigError, ServiceError
+
+CREDENTIALS = re.compile(r"://[^/]*@")
 
 
 class Settings(BaseSettings):
@@ -20,8 +25,31 @@ class Settings(BaseSettings):
 
     @property
     def datasets_uri(self) -> str:
-        """Where dataset versions are kept: `EVERTUNE_DATA_ROOT`, else a folder of the home."""
+        """Where dataset versions are kept: `EVERTUNE_DATA_ROOT`, else a folder of the home.
+
+        Raises:
+            ConfigError: there are credentials in it.
+        """
+        if self.data_root and CREDENTIALS.search(self.data_root):
+            raise ConfigError(
+                "EVERTUNE_DATA_ROOT must have no credentials in it, since it stands in manifests and logs; "
+                "give them by the environment (AWS_ACCESS_KEY_ID, …) or a profile"
+            )
         return self.data_root or str(self.home.absolute() / "datasets")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of the home.
+
+    Raises:
+        ServiceError: it can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ServiceError(
+            f"EVERTUNE_HOME must be a folder that can be written, but {folder}: {err.strerror}; set it to another one"
+        ) from err
 
 
 def project_root() -> Path:

@@ -14,7 +14,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when BLAS and torch load: spinning threads of busy processes are costly
+# Read when BLAS and torch load. Threads that spin are costly where several processes are busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from shared.settings import settings
 from shared.storage import embedded

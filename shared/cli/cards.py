@@ -31,10 +31,10 @@ def cards(use_case: UseCaseName) -> None:
 
 def write_cards(use_case: UseCase) -> list[Path]:
     """Write the cards into `<EVERTUNE_HOME>/cards/<use_case>/<flow>.html`; returns the files."""
-    from shared.settings import settings
+    from shared.settings import make_folder, settings
 
     folder = settings().home.absolute() / "cards" / use_case.name
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for run in _runs(use_case):
         found = [(step.id, card) for step in run for card in _cards(step.task)]

@@ -14,15 +14,12 @@ def check(use_case: UseCaseName = "digits", overrides: Overrides = None) -> None
     """Check a config and the objectives that it names, and print it with all defaults and overrides."""
     from shared.cli.console import stdout
     from shared.config import load_use_case
+    from shared.events.due import check_members
     from shared.events.graph import read_graph
     from shared.settings import project_root
-    from shared.tuning.objective import Objective
-    from shared.tuning.study import check_objective
 
     config = load_use_case(use_case, overrides or ())
-    for flow in read_graph(project_root()).flows.values():
-        if flow.variant in config.members and (member := getattr(config, flow.variant)):
-            check_objective(config, flow.variant, member, Objective.load(flow.path.parent / member.objective))
+    check_members(config, read_graph(project_root()))
     stdout().print_json(config.model_dump_json(exclude_none=True))
 
 

@@ -42,7 +42,7 @@ def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
     import asyncio
     from functools import partial
 
-    from shared.events.due import idle_reason
+    from shared.events.due import check_members, idle_reason
     from shared.events.graph import read_graph
     from shared.events.live import display_for
     from shared.events.runner import ChainRunner
@@ -51,6 +51,7 @@ def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
 
     root = project_root()
     graph = read_graph(root).chain(ROOT_FLOW)
+    check_members(use_case, graph)
     variants = " and ".join(use_case.members)
     console.print(
         f"{use_case.title} ({use_case.name}): {variants} by {use_case.tuning.metric}", markup=False, highlight=False

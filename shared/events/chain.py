@@ -11,7 +11,7 @@ from pydantic import Field
 
 from shared.domain import Frozen
 from shared.events.graph import Graph
-from shared.settings import settings
+from shared.settings import make_folder, settings
 
 FlowState = Literal["waiting", "running", "done", "idle", "failed", "skipped", "stopped"]
 ChainState = Literal["running", "done", "failed", "stopped"]
@@ -88,8 +88,12 @@ class Chain(Frozen):
         return self.folder / f"{name}.log"
 
     def save(self) -> None:
-        """Write the record, so that readers see the old one or the new one, never half of one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write the record, so that readers see the old one or the new one, never half of one.
+
+        Raises:
+            ServiceError: the home can't be written.
+        """
+        make_folder(self.folder)
         new = self.folder / "chain.json.new"
         new.write_text(self.model_dump_json(indent=2), encoding="utf-8")
         new.replace(self.folder / "chain.json")

@@ -189,21 +189,22 @@ def register_model(name: str, plan: Plan, result: TuningResult, retrained: Retra
     from shared.registry import client
     from shared.registry.lineage import lineage
 
-    best = result.best
+    best, ledger = result.best, Ledger()
+    upstream = [ledger.dataset_run(plan.data), *(entry.run for entry in plan.upstream.values())]
     return client.register(
         name,
         retrained.files,
         use_case=plan.use_case.name,
         example=retrained.example,
         predictions=retrained.predictions,
-        metrics={f"cv_{plan.use_case.tuning.metric}": best.values[0]},
-        params=best.params,
+        metrics={f"development_{plan.use_case.tuning.metric}": best.values[0]},
+        params=best.user_attrs.get("system", best.params),
         lineage=lineage(
             dataset=plan.data.fingerprint,
             run=run,
             study=plan.study.name,
             trial=best.number,
-            upstream=[entry.run for entry in plan.upstream.values() if entry.run],
+            upstream=[run for run in upstream if run],
         ),
         alias=client.CHALLENGER,
     )

@@ -94,10 +94,10 @@ def idle_reason(spec: StudySpec, entry: LedgerEntry | None) -> str:
 
 
 def extended(spec: StudySpec, entry: LedgerEntry | None, *, continues: bool) -> StudySpec:
-    """The study's budget: a study that is done gets `n_trials` more if unchanged data continues it."""
+    """The study's budget: one that is done gets `n_trials` more, come what may, if unchanged data continues it."""
     if entry is None or entry.state != "done" or not continues:
         return spec
-    return spec.model_copy(update={"n_trials": int(entry.outcome["budget"]) + spec.n_trials})
+    return spec.model_copy(update={"n_trials": int(entry.outcome["budget"]) + spec.n_trials, "patience": 0})
 
 
 def warm_started(spec: StudySpec, use_case: UseCase, earlier: Sequence[LedgerEntry]) -> StudySpec:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config import SystemConfig, UseCase
 from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult
-from shared.errors import FlowError, RegistryError
+from shared.errors import FlowError, UnloadableModelError
 from shared.flow import hpo
 from shared.flow.plan import Plan, Retrained, claimed, extended, idle_reason, top_trials
 from shared.storage.ledger import Ledger, LedgerEntry
@@ -194,6 +194,7 @@ def promote(plan: Plan, result: TuningResult, run: str) -> Gated:
     retrained = retrain(plan, result)
     version = hpo.register_model(name, plan, result, retrained, run)
     decision = decide(plan, version, champion)
+    client.add_metrics(version, {f"gate.{key}": value for key, value in decision.figures.items()})
     promotion.promote(name, version.version, decision, seen=champion.version if champion else None, actor=run)
     hpo.finish(plan, result, retrained, version, run)
     return Gated(version, champion, decision)
@@ -226,12 +227,16 @@ def score(metric: str, system: System, rows: Dataset) -> float:
 
 
 def champion_score(metric: str, champion: ModelVersion, rows: Dataset) -> float:
-    """The champion's metric; NaN for one that can't be loaded any more, or can't predict these rows."""
+    """The champion's metric; NaN for one that can't predict these rows, or whose files can't be loaded any more.
+
+    Raises:
+        RegistryError: the registry can't be reached; that must not cost the champion its place.
+    """
     from shared.registry import client
 
     try:
         return score(metric, client.load_version(champion), rows)
-    except (ValueError, RegistryError) as err:
+    except (ValueError, UnloadableModelError) as err:
         logger.warning("the champion has no score", extra={"model": champion.uri, "reason": str(err)})
         return math.nan
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from shared import model
 from shared.domain import ModelVersion
-from shared.errors import RegistryError, ServiceError
+from shared.errors import RegistryError, ServiceError, UnloadableModelError
 from shared.registry import pyfunc
 from shared.registry.lineage import from_tags, to_tags
 from shared.settings import settings
@@ -107,6 +107,14 @@ def versions(name: str) -> list[ModelVersion]:
         return [_version(client, name, v.version) for v in found]
 
 
+def add_metrics(version: ModelVersion, metrics: Mapping[str, float]) -> None:
+    """Metrics that are known only after the registration, such as those on the holdout."""
+    with _registry(f"log metrics of {version.uri}") as client:
+        run_id = client.get_model_version(version.name, str(version.version)).run_id
+        for key, value in metrics.items():
+            client.log_metric(run_id, key, value)
+
+
 def set_alias(name: str, alias: str, version: int) -> None:
     """Move an alias. For `champion` use `promotion.promote`, which locks and keeps the log."""
     with _registry(f"set {name}@{alias}") as client:
@@ -117,7 +125,8 @@ def load_version(version: ModelVersion) -> model.System:
     """The system of a version, from its native files; nothing is unpickled or run.
 
     Raises:
-        RegistryError: the files can't be fetched, or hold what Evertune doesn't load.
+        RegistryError: the files can't be fetched.
+        UnloadableModelError: they hold what Evertune doesn't load.
     """
     with _registry(f"load {version.uri}") as client, tempfile.TemporaryDirectory() as tmp:
         from mlflow.artifacts import download_artifacts
@@ -142,7 +151,9 @@ def _registry(what: str) -> Iterator[MlflowClient]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield MlflowClient(uri, uri)
-    except (MlflowException, model.ModelError, OSError) as err:
+    except model.ModelError as err:
+        raise UnloadableModelError(f"can't {what}: {err}") from err
+    except (MlflowException, OSError) as err:
         reason = re.sub(r"//[^/@\s]*@", "//", str(err))  # a server's address may hold a password
         raise RegistryError(f"can't {what}: {reason}") from None
 

@@ -63,6 +63,10 @@ ON CONFLICT (use_case, fingerprint) DO UPDATE
 SET ref = excluded.ref, run = excluded.run, recorded_at = clock_timestamp()
 """
 
+DATASET_RUN = """
+SELECT run FROM evertune.dataset_versions WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s
+"""
+
 DATASETS = """
 SELECT ref FROM evertune.dataset_versions
 WHERE use_case = %(use_case)s AND starts_with(fingerprint, %(prefix)s)
@@ -153,6 +157,12 @@ class Ledger:
     def datasets(self, use_case: str) -> list[DatasetRef]:
         """All dataset versions of a use case, newest first."""
         return self._refs(DATASETS, use_case=use_case, prefix="")
+
+    def dataset_run(self, ref: DatasetRef) -> str:
+        """Pathspec of the run that recorded a dataset version."""
+        with connect() as connection:
+            row = connection.execute(DATASET_RUN, {"use_case": ref.use_case, "fingerprint": ref.fingerprint}).fetchone()
+        return str(row[0]) if row else ""
 
     def newest_dataset(self, use_case: str) -> DatasetRef | None:
         return next(iter(self.datasets(use_case)), None)

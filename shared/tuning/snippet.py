@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pprint import pformat
+from typing import Any
 
 from shared.domain import TrialSummary, Variant
 from shared.tuning.objective import Kind
@@ -15,15 +17,20 @@ def as_python(
 ) -> str:
     """A snippet that rebuilds the best trial's model from its objective file, to be run in the project's root.
 
-    kind, deep: the objective's. The system has no objective file: its snippet is the parameters alone.
+    kind, deep: the objective's. The system has no objective file: its snippet is what it is made of, the parameters of
+    each member included.
     """
     head = f"# {variant}: trial {best.number}, {metric} {best.values[0]:.6g}\n"
-    params = f"params = {pformat(dict(best.params), sort_dicts=False, width=100)}\n"
-    if not objective_label:
-        return head + params
+    if variant == "system":
+        return f"{head}system = {_shown(best.user_attrs['system'])}\n"
+    params = f"params = {_shown(best.params)}\n"
     return "\n".join(
         [head + IMPORTS + params + f"objective = Objective.load({objective_label!r})", *_model(best, kind, deep), ""]
     )
+
+
+def _shown(values: Mapping[str, Any]) -> str:
+    return pformat(dict(values), sort_dicts=False, width=100)
 
 
 def _model(best: TrialSummary, kind: Kind, deep: bool) -> list[str]:

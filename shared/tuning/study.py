@@ -33,9 +33,10 @@ def study_spec(
     if config is None:
         raise ConfigError(f"configs/{use_case.name}.toml has no table [{variant}]; add it with an `objective`")
     check_objective(use_case, variant, config, objective)
+    check_strategies(use_case, variant, config)
     identity = [objective.hash, use_case.tuning.metric, config.directions, ref.folds]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    spec = StudySpec(
+    return StudySpec(
         name=f"{use_case.name}/{variant}/{ref.fingerprint[:12]}/{digest[:8]}",
         use_case=use_case.name,
         variant=variant,
@@ -50,8 +51,6 @@ def study_spec(
         max_failures=config.max_failures,
         since=now or datetime.now(UTC),
     )
-    check_strategies(spec)
-    return spec
 
 
 def check_objective(use_case: UseCase, variant: Variant, config: VariantConfig, objective: Objective) -> None:
@@ -61,11 +60,11 @@ def check_objective(use_case: UseCase, variant: Variant, config: VariantConfig, 
         ObjectiveError: the config asks for promotion, directions or a variant that the objective isn't made for.
     """
     label, file = objective.label, f"configs/{use_case.name}.toml"
-    if use_case.promotion and not objective.trains:
+    if use_case.system and not objective.trains:
         raise ObjectiveError(
-            f"{file}: [promotion] needs objectives whose best trial can be retrained, but {label} defines neither "
+            f"{file}: [system] needs objectives whose best trial can be retrained, but {label} defines neither "
             "`build(trial)` nor `train(trial, data)`; add `train(trial, data)` that returns the fitted model, or leave "
-            "[promotion] out"
+            "[system] and [promotion] out"
         )
     if objective.kind == "build" and config.directions != ("maximize",):
         raise ObjectiveError(
@@ -83,12 +82,23 @@ def check_objective(use_case: UseCase, variant: Variant, config: VariantConfig, 
         raise ObjectiveError(f"{file}: {rule.format(label)}; {remedy}, or move the objective to [{other}]")
 
 
-def check_strategies(spec: StudySpec) -> None:
+def check_strategies(use_case: UseCase, variant: Variant, config: VariantConfig) -> None:
     """Build the sampler and the pruner once, if the config names them.
 
     Raises:
         ConfigError: Optuna has no such sampler or pruner, or it doesn't take these arguments.
     """
+    spec = StudySpec(
+        name=f"{use_case.name}/{variant}",
+        use_case=use_case.name,
+        variant=variant,
+        fingerprint="",
+        objective_hash="",
+        directions=config.directions,
+        n_trials=config.n_trials,
+        sampler=config.sampler,
+        pruner=config.pruner,
+    )
     if spec.sampler.name != "auto" or spec.sampler.options:
         strategies.sampler(spec)
     if spec.pruner.name != "auto" or spec.pruner.options:

@@ -114,7 +114,7 @@ def test_the_fashion_network_takes_images_of_28_by_28(stages):
 
 
 def test_iris_is_what_the_benchmark_measures():
-    tree = Objective.load(CLASSICAL / "iris.py").build(
+    tree = Objective.load(ROOT / "benchmarks" / "iris_tree.py").build(
         optuna.trial.FixedTrial({"max_depth": 3, "criterion": "entropy"})
     )
 

@@ -207,8 +207,10 @@ def test_the_snippet_of_an_own_objective_retrains_by_its_train(tmp_path: Path) -
     assert executed(as_python("classical", str(path), BEST, "r2", kind="trial"))["train"]("rows") == (0.1, "rows")
 
 
-def test_the_snippet_of_a_system_is_its_parameters() -> None:
-    assert executed(as_python("system", "", BEST, "r2"))["params"] == BEST.params
+def test_the_snippet_of_a_system_is_what_it_is_made_of() -> None:
+    made_of = {"members": {"classical": {"weight": 1.0, "params": {"C": 0.1}}}, "calibration": "none"}
+    best = BEST.model_copy(update={"user_attrs": {"system": made_of}})
+    assert executed(as_python("system", "", best, "r2"))["system"] == made_of
 
 
 def test_an_objective_is_tried_out_in_memory_and_repeats() -> None:

@@ -27,10 +27,9 @@ def use_case(*, promotion: bool = False, metric: str = "r2", **variants: dict[st
         "title": "Toy",
         "data": {"source": "sklearn:diabetes", "target": "target"},
         "tuning": {"metric": metric},
-        "system": {},
     }
     tree |= {name: {"objective": "objectives/x.py"} | options for name, options in variants.items()}
-    return UseCase.model_validate(tree | ({"promotion": {}} if promotion else {}))
+    return UseCase.model_validate(tree | ({"system": {}, "promotion": {}} if promotion else {}))
 
 
 def ref(**changes: Any) -> DatasetRef:
@@ -84,7 +83,7 @@ def test_promotion_of_an_objective_without_train_is_refused() -> None:
     with pytest.raises(ObjectiveError) as caught:
         study_spec(use_case(promotion=True, classical={}), "classical", ref(), SCRIPT)
     message = str(caught.value)
-    assert message.startswith("configs/toy.toml: [promotion] needs objectives whose best trial can be retrained")
+    assert message.startswith("configs/toy.toml: [system] needs objectives whose best trial can be retrained")
     assert (
         "objectives/x.py defines neither `build(trial)` nor `train(trial, data)`; add `train(trial, data)`" in message
     )

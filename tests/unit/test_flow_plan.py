@@ -1,0 +1,77 @@
+"""What is due: decided from a study's identity and what the ledger remembers of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shared.config import UseCase
+from shared.domain import StudySpec, TrialSummary
+from shared.flow.plan import extended, idle_reason, same_objective, warm_started
+from shared.flow.system import upstream_studies
+from shared.storage.ledger import LedgerEntry
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+USE_CASE = UseCase.model_validate(
+    {
+        "name": "toy",
+        "title": "Toy",
+        "data": {"source": "sklearn:iris", "target": "target"},
+        "tuning": {"metric": "accuracy"},
+        "classical": {"objective": "x.py"},
+        "retune": {"warm_trials": 3, "patience": 7},
+    }
+)
+
+
+def spec(**changes: Any) -> StudySpec:
+    values: dict[str, Any] = {
+        "name": "toy/classical/new/1", "use_case": "toy", "variant": "classical", "fingerprint": "new",
+        "objective_hash": "1", "directions": ("maximize",), "n_trials": 10,
+    }  # fmt: skip
+    return StudySpec(**values | changes)
+
+
+def entry(budget: int = 10, hours: int = 0, **changes: Any) -> LedgerEntry:
+    best = TrialSummary(number=4, values=(0.9,), params={"depth": hours})
+    outcome = {
+        "budget": budget, "trial": 4, "metric": "accuracy", "value": 0.9, "objective_hash": "1",
+        "top": [best.model_dump(mode="json")],
+    }  # fmt: skip
+    values: dict[str, Any] = {
+        "study": "toy/classical/old/1", "use_case": "toy", "variant": "classical", "fingerprint": "old", "state": "done",
+        "run": "ClassicalHPOFlow/1", "outcome": outcome, "note": "", "updated_at": NOW + timedelta(hours=hours),
+    }  # fmt: skip
+    return LedgerEntry(**values | changes)
+
+
+def test_a_study_is_due_until_it_is_done_with_its_budget() -> None:
+    assert idle_reason(spec(), None) == ""
+    assert idle_reason(spec(), entry(state="failed")) == ""
+    assert idle_reason(spec(n_trials=11), entry(budget=10)) == ""
+    assert "trial 4 has accuracy 0.9 (ClassicalHPOFlow/1)" in idle_reason(spec(), entry())
+
+
+def test_continuing_adds_the_budget_to_what_the_study_has() -> None:
+    assert extended(spec(patience=7), entry(budget=12), continues=True).n_trials == 22
+    assert extended(spec(patience=7), entry(budget=12), continues=True).patience == 0
+    assert extended(spec(), entry(budget=12), continues=False).n_trials == 10
+    assert extended(spec(), None, continues=True).n_trials == 10
+
+
+def test_a_retuned_study_starts_from_the_newest_earlier_one_with_the_smaller_budget() -> None:
+    warm = warm_started(spec(), USE_CASE, [entry(hours=1), entry(hours=2)])
+    assert (warm.warm_starts, warm.n_trials, warm.patience) == (({"depth": 2},), 3, 7)
+    assert warm_started(spec(), USE_CASE, []) == spec()
+
+
+def test_only_finished_studies_of_the_same_objective_on_other_data_count_as_earlier() -> None:
+    other = entry()
+    foreign = entry(outcome={**entry().outcome, "objective_hash": "2"})
+    candidates = [other, foreign, entry(state="failed"), entry(variant="deep"), entry(fingerprint="new")]
+    assert same_objective(candidates, spec()) == [other]
+
+
+def test_the_system_takes_the_newest_finished_study_of_each_member() -> None:
+    old, new, failed = entry(hours=1), entry(hours=2), entry(hours=3, state="failed")
+    assert upstream_studies([new, old, failed], ["classical"]) == {"classical": new}
