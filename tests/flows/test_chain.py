@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from shared.registry import client
+from shared.settings import settings
 from shared.storage.ledger import Ledger
+from shared.storage.progress import progress
 from shared.storage.studies import open_storage
-from tests.flows.conftest import Command
+from tests.flows.conftest import ROOT, Command
 
+PASSWORD = "a-password-that-must-not-be-seen"
+GZIP = b"\x1f\x8b"
 SMALL = ("classical.n_trials=4", "deep.n_trials=2", "system.n_trials=4", "retune.warm_trials=2")
 
 
@@ -19,13 +30,27 @@ def sets(*more: str) -> list[str]:
     return [argument for override in (*SMALL, *more) for argument in ("--set", override)]
 
 
-def finished(study: str) -> int:
+def trial_states(study: str) -> list[str]:
     storage = open_storage()
     trials = storage.get_all_trials(storage.get_study_id_from_name(study), deepcopy=False)
-    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
+    return [trial.state.name for trial in trials]
 
 
-def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(evertune: Command, home: Path) -> None:
+def finished(study: str) -> int:
+    return sum(state in ("COMPLETE", "PRUNED") for state in trial_states(study))
+
+
+@pytest.fixture
+def secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home, whose databases are reached with a password (any will do: the server trusts its socket)."""
+    for variable in ("EVERTUNE_DATABASE_URL", "MLFLOW_TRACKING_URI"):
+        assert "postgres:@" in os.environ[variable]
+        monkeypatch.setenv(variable, os.environ[variable].replace("postgres:@", f"postgres:{PASSWORD}@"))
+    settings.cache_clear()
+    return home
+
+
+def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(evertune: Command, secret: Path) -> None:
     first = evertune("run", "digits", *sets("data.rows=400"))
     champion = client.champion("digits")
     assert champion is not None
@@ -40,7 +65,8 @@ def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(evertune: Comm
     assert champion.lineage["run"].startswith("SystemTuneFlow/")
 
     _the_champion_is_a_pyfunc_of_raw_rows("digits")
-    _no_secret_in(home)
+    _every_flow_has_a_card(evertune)
+    _no_secret_in(secret)
 
     again = evertune("run", "digits", *sets("data.rows=400"))
     assert "nothing" in again.stdout.lower()
@@ -59,6 +85,15 @@ def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(evertune: Comm
     storage = open_storage()
     trials = storage.get_all_trials(storage.get_study_id_from_name(classical.study))
     assert trials[0].params == entries["classical"].outcome["top"][0]["params"]
+    gated = Ledger().promotions("digits")[-1]
+    assert {"challenger", "champion", "gain"} <= gated.figures.keys()
+    assert gated.promoted is (gated.figures["gain"] > 0)
+
+
+def _every_flow_has_a_card(evertune: Command) -> None:
+    files = [Path(line) for line in evertune("cards", "digits").stdout.split()]
+    assert {f.stem for f in files} == {"DataPrepFlow", "ClassicalHPOFlow", "DeepHPOFlow", "SystemTuneFlow"}
+    assert [f for f in files if "vega" not in f.read_text().lower()] == []
 
 
 def _the_champion_is_a_pyfunc_of_raw_rows(use_case: str) -> None:
@@ -75,11 +110,40 @@ def _the_champion_is_a_pyfunc_of_raw_rows(use_case: str) -> None:
 
 
 def _no_secret_in(home: Path) -> None:
-    """The database's URL is in no artifact, tag, log or config of the runs."""
-    import os
+    """The databases' password is in no artifact (Metaflow gzips them), config, card, tag or log of the runs."""
+    readable = [path for path in home.rglob("*") if path.is_file()]
+    assert any(path.read_bytes().startswith(GZIP) for path in readable)
+    assert [path for path in readable if PASSWORD.encode() in _content(path)] == []
 
-    url = os.environ["EVERTUNE_DATABASE_URL"].encode()
-    assert [path for path in home.rglob("*") if path.is_file() and url in path.read_bytes()] == []
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    return gzip.decompress(content) if content.startswith(GZIP) else content
+
+
+def test_what_an_interrupt_left_behind_is_picked_up(home: Path, evertune: Command) -> None:
+    command = ("run", "breast_cancer", "--set", "classical.n_trials=14", "--set", "system.n_trials=3")
+    first = subprocess.Popen([sys.executable, "-m", "shared.cli", *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    study = _study_with_finished_trials(2)
+    first.send_signal(signal.SIGINT)
+    assert first.wait() == 130
+    before = finished(study)
+    assert 2 <= before < 14
+
+    evertune(*command)
+    assert {e.variant: e.state for e in Ledger().entries("breast_cancer")} == {"classical": "done", "system": "done"}
+    assert finished(study) == 14
+    assert set(trial_states(study)) <= {"COMPLETE", "PRUNED", "FAIL"}
+
+
+def _study_with_finished_trials(n: int) -> str:
+    """Waits for a study of breast_cancer that has so many."""
+    while True:
+        for entry in Ledger().entries("breast_cancer"):
+            found = progress([entry.study]).get(entry.study)
+            if found and found.finished >= n:
+                return entry.study
+        time.sleep(0.1)
 
 
 def test_a_variant_that_the_config_leaves_out_is_idle(evertune: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -36,26 +37,43 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def seen(file: Path) -> dict[tuple[str, str], set[str]]:
+    """What the tasks of each step imported since the last look."""
     found: dict[tuple[str, str], set[str]] = {}
     for line in file.read_text().splitlines():
         flow, step, packages = json.loads(line)
         found.setdefault((flow, step), set()).update(packages)
+    file.unlink()
     return found
 
 
-def test_a_task_imports_only_what_it_uses(imported: Path, flow: Command) -> None:
-    config = ROOT / "configs" / "breast_cancer.toml"
-    few = imported.parent / "breast_cancer.toml"
-    few.write_text(config.read_text().replace("n_trials = 40", "n_trials = 2"))
-    for folder in ("data_prep", "classical_hpo", "classical_hpo", "deep_hpo"):
-        flow(folder, few)
-    found = seen(imported)
-    allowed = {
-        ("data_prep", "prepare"): {"sklearn"},
-        ("classical_hpo", "tune"): {"sklearn", "xgboost"},
-        ("classical_hpo", "retrain"): {"sklearn", "xgboost"},
-        ("classical_hpo", "end"): {"mlflow"},
-    }
-    needless = {task: packages - allowed.get(task, set()) for task, packages in found.items()}
-    assert {task: packages for task, packages in needless.items() if packages} == {}
-    assert len(found) == 3 + 5 + 5
+ALLOWED = {
+    ("data_prep", "prepare"): {"sklearn"},
+    ("classical_hpo", "tune"): {"sklearn", "xgboost"},
+    ("classical_hpo", "retrain"): {"sklearn", "xgboost"},
+    ("classical_hpo", "end"): {"mlflow"},
+    ("deep_hpo", "tune"): {"sklearn", "torch"},
+    ("deep_hpo", "retrain"): {"torch", "sklearn"},
+    ("deep_hpo", "end"): {"mlflow"},
+    ("system_tune", "tune"): {"sklearn", "xgboost", "torch"},
+    ("system_tune", "promote"): {"sklearn", "xgboost", "torch", "mlflow"},
+}
+
+
+def test_each_flow_by_itself_imports_in_each_task_only_what_it_uses(imported: Path, flow: Command) -> None:
+    config = imported.parent / "digits.toml"
+    text = (ROOT / "configs" / "digits.toml").read_text().replace("# rows = 1200 ", "rows = 300")
+    config.write_text(re.sub(r"n_trials = \d+", "n_trials = 2", text))
+    folders = ("data_prep", "classical_hpo", "deep_hpo", "system_tune")
+
+    for folder in folders:
+        flow(folder, config)
+    busy = seen(imported)
+    assert {task: packages - ALLOWED.get(task, set()) for task, packages in busy.items()} == {t: set() for t in busy}
+    assert {flow_name for flow_name, _ in busy} == set(folders)
+    assert "torch" in busy["deep_hpo", "tune"]
+
+    for folder in folders[1:]:
+        assert "nothing changed" in flow(folder, config).stdout
+    idle = seen(imported)
+    assert {task: packages for task, packages in idle.items() if packages} == {}
+    assert len(idle) == 3 * 5
