@@ -121,7 +121,7 @@ def _content(path: Path) -> bytes:
     return gzip.decompress(content) if content.startswith(GZIP) else content
 
 
-def test_what_an_interrupt_left_behind_is_picked_up(home: Path, evertune: Command) -> None:
+def test_what_an_interrupt_left_behind_is_picked_up(evertune: Command) -> None:
     command = ("run", "breast_cancer", "--set", "classical.n_trials=14", "--set", "system.n_trials=3")
     first = subprocess.Popen([sys.executable, "-m", "shared.cli", *command], cwd=ROOT, stdout=subprocess.DEVNULL)
     study = _study_with_finished_trials(2)

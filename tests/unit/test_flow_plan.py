@@ -40,7 +40,8 @@ def entry(budget: int = 10, hours: int = 0, **changes: Any) -> LedgerEntry:
     }  # fmt: skip
     values: dict[str, Any] = {
         "study": "toy/classical/old/1", "use_case": "toy", "variant": "classical", "fingerprint": "old",
-        "state": "done", "run": "ClassicalHPOFlow/1", "outcome": outcome, "note": "", "updated_at": NOW + timedelta(hours=hours),
+        "state": "done", "run": "ClassicalHPOFlow/1", "outcome": outcome, "note": "",
+        "updated_at": NOW + timedelta(hours=hours),
     }  # fmt: skip
     return LedgerEntry(**values | changes)
 
