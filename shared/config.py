@@ -54,7 +54,7 @@ class DataConfig(Frozen):
     @field_validator("source")
     @classmethod
     def _has_no_credentials(cls, source: str) -> str:
-        if re.search(r"://[^/]*@", source):
+        if re.search(r"://[^@\s]*@", source.partition("?")[0]):
             raise ValueError("must have no credentials in it; give them by the environment (AWS_ACCESS_KEY_ID, …)")
         return source
 
@@ -106,7 +106,7 @@ class RetuneConfig(Frozen):
 
 
 class PromotionConfig(Frozen):
-    min_gain: float = 0.0
+    min_gain: float = Field(0.0, allow_inf_nan=False)
 
 
 class ScheduleConfig(Frozen):

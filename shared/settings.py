@@ -4,12 +4,12 @@ import re
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigError, ServiceError
 
-CREDENTIALS = re.compile(r"://[^/]*@")
+CREDENTIALS = re.compile(r"://[^@\s?]*@")
 
 
 class Settings(BaseSettings):
@@ -60,4 +60,13 @@ def project_root() -> Path:
 
 @cache
 def settings() -> Settings:
-    return Settings()
+    """The settings of this process.
+
+    Raises:
+        ConfigError: an environment variable breaks a rule.
+    """
+    try:
+        return Settings()
+    except ValidationError as err:
+        found = "; ".join(f"{e['loc'][0]}: {e['msg']}, but it is {e['input']!r}" for e in err.errors())
+        raise ConfigError(f"environment: {found}; mend or unset it") from None

@@ -20,7 +20,8 @@ def idle_reason(use_case: UseCase, flow: Flow, *, force: bool = False) -> str:
     try:
         if flow.variant == "system":
             return system.due(use_case, force=force).idle
-        return hpo.due(use_case, cast("Variant", flow.variant), flow.path.parent, force=force).idle
+        found = hpo.due(use_case, cast("Variant", flow.variant), flow.path.parent, force=force)
+        return hpo.confirmed(found).idle if found.idle else ""
     except EvertuneError:  # the flow says it better, in its log
         return ""
 

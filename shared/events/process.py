@@ -53,6 +53,7 @@ class FlowProcess:
         except asyncio.CancelledError:
             await self._group.stop()
             await asyncio.wait([starting])
+            await self._group.stop()  # it may have started only now
             raise
 
     def kill(self) -> None:

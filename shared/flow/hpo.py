@@ -47,7 +47,7 @@ def plan(
     """
     found = due(use_case, variant, folder, dataset, force=force)
     if found.idle:
-        return found
+        return confirmed(found)
     if force:
         start_anew(found.study.name)
     ledger = Ledger()
@@ -79,6 +79,13 @@ def due(use_case: UseCase, variant: Variant, folder: Path, dataset: str = "lates
     return Plan(use_case, variant, idle_reason(spec, entry), ref, spec, objective, wanted=config.workers)
 
 
+def confirmed(plan: Plan) -> Plan:
+    """The plan, after the ledger knows that its study is the one that the config asks for now."""
+    if plan.spec:
+        Ledger().confirm(plan.spec.name)
+    return plan
+
+
 def find_dataset(ledger: Ledger, use_case: str, dataset: str) -> DatasetRef:
     """The newest dataset version, or that of a fingerprint.
 
@@ -97,13 +104,11 @@ def find_dataset(ledger: Ledger, use_case: str, dataset: str) -> DatasetRef:
 
 
 def start_anew(study: str) -> None:
-    """Forget a study's trials, and that it is done."""
+    """Forget a study: its trials, and that it is done."""
     from shared.storage.studies import delete_study
 
-    ledger = Ledger()
     delete_study(study)
-    if ledger.entry(study):
-        ledger.reopen(study)
+    Ledger().forget(study)
 
 
 def tune(plan: Plan, worker: int, workers: int) -> WorkerStats:

@@ -90,14 +90,14 @@ def idle_reason(spec: StudySpec, entry: LedgerEntry | None) -> str:
     if entry is None or entry.state != "done" or spec.n_trials > int(entry.outcome["budget"]):
         return ""
     trial, metric, value = (entry.outcome[key] for key in ("trial", "metric", "value"))
-    return f"nothing changed: {spec.name} is done, trial {trial} has {metric} {value:.6g} ({entry.run})"
+    shown = f"{value:.6g}" if isinstance(value, float) else value
+    return f"nothing changed: {spec.name} is done, trial {trial} has {metric} {shown} ({entry.run})"
 
 
 def extended(spec: StudySpec, entry: LedgerEntry | None, *, continues: bool) -> StudySpec:
     """The study's budget: one that is done gets `n_trials` more, come what may, if unchanged data continues it."""
-    if entry is None or entry.state != "done" or not continues:
-        return spec
-    return spec.model_copy(update={"n_trials": int(entry.outcome["budget"]) + spec.n_trials, "patience": 0})
+    done = int(entry.outcome.get("budget", 0)) if entry and continues else 0
+    return spec.model_copy(update={"n_trials": done + spec.n_trials, "patience": 0}) if done else spec
 
 
 def warm_started(spec: StudySpec, use_case: UseCase, earlier: Sequence[LedgerEntry]) -> StudySpec:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config import SystemConfig, UseCase
 from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult
-from shared.errors import FlowError, UnloadableModelError
+from shared.errors import DataError, FlowError, ObjectiveError, UnloadableModelError
 from shared.flow import hpo
 from shared.flow.plan import Plan, Retrained, claimed, extended, idle_reason, top_trials
 from shared.storage.ledger import Ledger, LedgerEntry
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from shared.tuning.worker import WorkerStats
 
 logger = logging.getLogger(__name__)
+
+TOP = 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def due(use_case: UseCase, dataset: str = "latest", *, force: bool = False) -> P
         return Plan(use_case, "system", idle=f"configs/{use_case.name}.toml has no table [system]")
     ledger = Ledger()
     ref = complete_dataset(ledger, use_case, dataset)
-    upstream = upstream_studies(ledger.entries(use_case.name, ref.fingerprint), use_case.members)
+    upstream = upstream_studies(ledger.entries(use_case.name, ref.fingerprint), use_case)
     spec = study_spec(use_case, config, ref, upstream)
     entry = None if force else ledger.entry(spec.name)
     spec = extended(spec, entry, continues=use_case.schedule.when_unchanged == "continue")
@@ -78,7 +80,7 @@ def complete_dataset(ledger: Ledger, use_case: UseCase, dataset: str) -> Dataset
     name, members = use_case.name, use_case.members
     latest = dataset == "latest"
     ref = ledger.newest_complete(name, members) if latest else ledger.dataset(name, dataset)
-    done = {e.variant for e in ledger.entries(name, ref.fingerprint) if e.state == "done"} if ref else set()
+    done = set(upstream_studies(ledger.entries(name, ref.fingerprint), use_case)) if ref else set()
     if ref is None or not done.issuperset(members):
         where = f"{ref.fingerprint[:12]} lacks {', '.join(sorted(set(members) - done))}" if ref else "there is none yet"
         raise FlowError(
@@ -88,19 +90,23 @@ def complete_dataset(ledger: Ledger, use_case: UseCase, dataset: str) -> Dataset
     return ref
 
 
-def upstream_studies(entries: Sequence[LedgerEntry], members: Sequence[str]) -> dict[str, LedgerEntry]:
-    """The newest finished study of each member."""
-    done = sorted((e for e in entries if e.state == "done"), key=lambda e: e.updated_at)
-    return {member: [e for e in done if e.variant == member][-1] for member in members}
+def upstream_studies(entries: Sequence[LedgerEntry], use_case: UseCase) -> dict[str, LedgerEntry]:
+    """The finished study of each member that was asked for last, by the metric of now; some may have none.
+
+    A run that finds its study done says so in the ledger, so that going back to an earlier objective counts.
+    """
+    fits = [e for e in entries if e.state == "done" and e.outcome["metric"] == use_case.tuning.metric]
+    newest = {e.variant: e for e in sorted(fits, key=lambda e: e.updated_at)}
+    return {member: newest[member] for member in use_case.members if member in newest}
 
 
 def study_spec(
     use_case: UseCase, config: SystemConfig, ref: DatasetRef, upstream: Mapping[str, LedgerEntry]
 ) -> StudySpec:
     """The system's study: another upstream study, upstream best, metric or latency budget makes it another one."""
-    upstreams = [(member, entry.study, entry.outcome["trial"]) for member, entry in upstream.items()]
+    upstreams = [(member, entry.study, best_params(entry)) for member, entry in upstream.items()]
     identity = [use_case.tuning.metric, config.latency_budget_ms, *upstreams]
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
     return StudySpec(
         name=f"{use_case.name}/system/{ref.fingerprint[:12]}/{digest[:8]}",
         use_case=use_case.name,
@@ -114,6 +120,11 @@ def study_spec(
         max_failures=config.max_failures,
         since=datetime.now(UTC),
     )
+
+
+def best_params(entry: LedgerEntry) -> list[dict[str, Any]]:
+    """Parameters of the trials that a system may take a member's from."""
+    return [dict(trial.params) for trial in top_trials(entry)[:TOP]]
 
 
 @dataclass(frozen=True)
@@ -193,41 +204,50 @@ def promote(plan: Plan, result: TuningResult, run: str) -> Gated:
     champion = client.champion(name)
     retrained = retrain(plan, result)
     version = hpo.register_model(name, plan, result, retrained, run)
-    decision = decide(plan, version, champion)
+    decision = decide(plan, version, champion, latency_ms=result.best.values[1])
     client.add_metrics(version, {f"gate.{key}": value for key, value in decision.figures.items()})
     promotion.promote(name, version.version, decision, seen=champion.version if champion else None, actor=run)
     hpo.finish(plan, result, retrained, version, run)
     return Gated(version, champion, decision)
 
 
-def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None) -> PromotionDecision:
-    """The gate's decision on the holdout, which is read here and nowhere else. Both are loaded from the registry."""
+def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, latency_ms: float) -> PromotionDecision:
+    """The gate's decision on the holdout, which is read here and nowhere else. Both are loaded from the registry.
+
+    latency_ms: the pick's as the search measured it, which decided whether it is feasible.
+    """
     from shared.data.store import load_dataset
     from shared.registry import client, gate
-    from shared.training.latency import latency_ms
 
     rules, metric = plan.use_case.promotion, plan.use_case.tuning.metric
     if rules is None:
         return PromotionDecision(promote=False, reason=f"configs/{plan.use_case.name}.toml has no table [promotion]")
     holdout = load_dataset(plan.data, "holdout")
-    challenger = client.load_version(version)
     return gate.decide(
-        score(metric, challenger, holdout),
+        score(metric, client.load_version(version), holdout),
         champion_score(metric, champion, holdout) if champion else None,
         min_gain=rules.min_gain,
         metric=metric,
-        latency_ms=latency_ms(challenger, holdout.X),
+        latency_ms=latency_ms,
+        latency_budget_ms=latency_budget_ms(plan),
     )
 
 
 def score(metric: str, system: System, rows: Dataset) -> float:
+    """A system's metric on rows.
+
+    Raises:
+        DataError: it was made for another target.
+    """
     from shared.training import scoring
 
+    if system.signature.classes != rows.ref.table.classes:
+        raise DataError(f"a system of the classes {system.signature.classes} has no score on {rows.ref.table.classes}")
     return scoring.score(metric, rows.ref.table, rows.y, system.scores(rows.X))
 
 
 def champion_score(metric: str, champion: ModelVersion, rows: Dataset) -> float:
-    """The champion's metric; NaN for one that can't predict these rows, or whose files can't be loaded any more.
+    """The champion's metric; NaN for one made for another target, that can't predict these rows or be loaded any more.
 
     Raises:
         RegistryError: the registry can't be reached; that must not cost the champion its place.
@@ -236,7 +256,7 @@ def champion_score(metric: str, champion: ModelVersion, rows: Dataset) -> float:
 
     try:
         return score(metric, client.load_version(champion), rows)
-    except (ValueError, UnloadableModelError) as err:
+    except (DataError, ObjectiveError, UnloadableModelError, KeyError, RuntimeError, TypeError, ValueError) as err:
         logger.warning("the champion has no score", extra={"model": champion.uri, "reason": str(err)})
         return math.nan
 

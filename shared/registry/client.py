@@ -154,7 +154,7 @@ def _registry(what: str) -> Iterator[MlflowClient]:
     except model.ModelError as err:
         raise UnloadableModelError(f"can't {what}: {err}") from err
     except (MlflowException, OSError) as err:
-        reason = re.sub(r"//[^/@\s]*@", "//", str(err))  # a server's address may hold a password
+        reason = re.sub(r"//[^@\s]*@", "//", str(err))  # a server's address may hold a password
         raise RegistryError(f"can't {what}: {reason}") from None
 
 

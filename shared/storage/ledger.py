@@ -118,6 +118,10 @@ WHERE name = %(name)s AND state <> 'done' AND coalesce(run, %(run)s) = %(run)s
 # The outcome stays readable until the next one replaces it.
 REOPEN = "UPDATE evertune.studies SET state = 'due', updated_at = clock_timestamp() WHERE name = %(name)s"
 
+CONFIRM = "UPDATE evertune.studies SET updated_at = clock_timestamp() WHERE name = %(name)s AND state = 'done'"
+
+FORGET = "DELETE FROM evertune.studies WHERE name = %(name)s"
+
 ENTRY = f"SELECT {ENTRY_COLUMNS} FROM evertune.studies WHERE name = %(name)s"
 
 ENTRIES = f"""
@@ -244,12 +248,20 @@ class Ledger:
         return self._transition(FAIL, name, note=note, run=run)
 
     def reopen(self, name: str) -> LedgerEntry:
-        """Make a study due again: for `--force`, or with a larger budget.
+        """Make a study due again, with a larger budget.
 
         Raises:
             DataError: there is no such study.
         """
         return self._transition(REOPEN, name)
+
+    def confirm(self, name: str) -> None:
+        """A study that is done is what the config asks for now: it counts as the newest of its variant."""
+        self._execute(CONFIRM, name=name)
+
+    def forget(self, name: str) -> None:
+        """Start anew: the ledger knows nothing of the study."""
+        self._execute(FORGET, name=name)
 
     def entry(self, name: str) -> LedgerEntry | None:
         return next(iter(self._entries(ENTRY, name=name)), None)

@@ -91,10 +91,13 @@ def _value(objective: Objective, trial: optuna.Trial, data: Dataset, metric: str
 def _best_epoch_score(
     objective: Objective, trial: optuna.Trial, data: Dataset, metric: str, report: classical.Report, seed: int
 ) -> float:
-    """Trained on the first split only, since epochs cost more than folds. The best epoch is kept on the trial."""
+    """Trained on one split only, since epochs cost more than folds: the first, or by time the one with the newest rows.
+
+    The best epoch is kept on the trial.
+    """
     from shared.training import deep
 
-    rows, valid = next(data.splits())
+    rows, valid = list(data.splits())[-1 if data.ordered else 0]
     with deep.seeded(seed):
         fit = deep.train(
             objective.build(trial),

@@ -146,8 +146,8 @@ class _Worker:
 
     def _run_trial(self, slot: Slot) -> None:
         trial = self.study.ask()
-        slot.attach(trial._trial_id)
         try:
+            slot.attach(trial._trial_id)
             state, values = self._evaluate(trial)
         except Exception as err:  # noqa: BLE001  # whatever an objective raises costs one trial
             self.last_error = _tail(err)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shared.config import UseCase
-from shared.domain import StudySpec, TrialSummary
+from shared.config import SystemConfig, UseCase
+from shared.domain import DatasetRef, StudySpec, Table, TrialSummary
 from shared.flow.plan import extended, idle_reason, same_objective, warm_started
-from shared.flow.system import upstream_studies
+from shared.flow.system import study_spec, upstream_studies
 from shared.storage.ledger import LedgerEntry
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -21,6 +21,18 @@ USE_CASE = UseCase.model_validate(
         "classical": {"objective": "x.py"},
         "retune": {"warm_trials": 3, "patience": 7},
     }
+)
+
+
+REF = DatasetRef(
+    use_case="toy",
+    fingerprint="new",
+    uri="",
+    table=Table(features=("a",), dtypes=("float64",), target="target", task="classification", shape=(1,)),
+    rows={"development": 3},
+    folds=5,
+    source="rows",
+    created_at=NOW,
 )
 
 
@@ -75,4 +87,16 @@ def test_only_finished_studies_of_the_same_objective_on_other_data_count_as_earl
 
 def test_the_system_takes_the_newest_finished_study_of_each_member() -> None:
     old, new, failed = entry(hours=1), entry(hours=2), entry(hours=3, state="failed")
-    assert upstream_studies([new, old, failed], ["classical"]) == {"classical": new}
+    other_metric = entry(hours=4, outcome={**entry().outcome, "metric": "f1"})
+    assert upstream_studies([new, old, failed, other_metric], USE_CASE) == {"classical": new}
+    assert upstream_studies([failed], USE_CASE) == {}
+
+
+def test_a_system_is_another_one_when_an_upstream_best_changes() -> None:
+    def name(**outcome: Any) -> str:
+        upstream = {"classical": entry(outcome={**entry().outcome, **outcome})}
+        return study_spec(USE_CASE, SystemConfig(), REF, upstream).name
+
+    better = TrialSummary(number=4, values=(0.9,), params={"depth": 9})
+    assert name() == name(counts={"COMPLETE": 99})
+    assert name() != name(top=[better.model_dump(mode="json")])
