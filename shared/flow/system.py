@@ -208,7 +208,7 @@ def promote(plan: Plan, result: TuningResult, run: str) -> Gated:
     client.add_metrics(version, {f"gate.{key}": value for key, value in decision.figures.items()})
     promotion.promote(name, version.version, decision, seen=champion.version if champion else None, actor=run)
     hpo.finish(plan, result, retrained, version, run)
-    return Gated(version, champion, decision)
+    return Gated(client.by_alias(name, client.CHALLENGER) or version, champion, decision)
 
 
 def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, latency_ms: float) -> PromotionDecision:

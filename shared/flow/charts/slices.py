@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from shared.flow.charts.theme import RED, SHORT, Spec, decades, finished, rows, thin
@@ -46,13 +47,17 @@ def _worth_a_panel(name: str, complete: Sequence[FrozenTrial], goal: Goal, domai
     return len(values) >= min(MIN_TRIALS, len(complete)) and any(clamp(v, domain) == v for v in values)
 
 
+# Characters of a subtitle that fit over the widest chart; a longer line would widen the chart and the whole card.
+LINE_WIDTH = 110
+
+
 def _notes(points: Sequence[dict[str, Any]], left_out: Sequence[str]) -> list[str]:
     beyond = sum(point["value"] != point["shown"] for point in points)
     edge = f" {beyond} far worse than the better half are drawn at the edge." if beyond else ""
     names = ", ".join(left_out[:MAX_PANELS]) + (", …" if len(left_out) > MAX_PANELS else "")
     return [
         f"Complete trials, the best ringed; each axis is the range that was searched.{edge}",
-        f"Without a panel, too few or too poor: {names}." if left_out else "",
+        *(wrap(f"Without a panel, too few or too poor: {names}.", LINE_WIDTH) if left_out else ()),
     ]
 
 
