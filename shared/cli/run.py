@@ -38,6 +38,23 @@ def run(
     raise typer.Exit(EXIT_STATUS[chain.state])
 
 
+def refuse_a_second_chain(use_case: str) -> None:
+    """Two chains of one use case share the budgets, but not the cores.
+
+    Raises:
+        FlowError: another one is running on this machine.
+    """
+    from shared.errors import FlowError
+    from shared.events.chain import newest_chain
+
+    other = newest_chain(use_case)
+    if other and other.state == "running" and not other.died:
+        raise FlowError(
+            f"one chain of a use case runs at a time, but {other.id} of {use_case!r} does (process {other.pid}); "
+            "wait for it, or stop it with Ctrl-C"
+        )
+
+
 def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
     import asyncio
     from functools import partial
@@ -49,6 +66,7 @@ def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
     from shared.events.watch import run_and_watch
     from shared.settings import project_root
 
+    refuse_a_second_chain(use_case.name)
     root = project_root()
     graph = read_graph(root).chain(ROOT_FLOW)
     check_members(use_case, graph)

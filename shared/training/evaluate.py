@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shared.domain import Dataset, DatasetRef
+from shared.errors import DataError
 from shared.model import Member, System
 from shared.training import classical
 from shared.training.scoring import check_metric
@@ -30,18 +31,37 @@ def evaluator(objective: Objective, data: Dataset, metric: str, seed: int = 0) -
 
     Raises:
         ConfigError: the metric can't score this target.
+        DataError: a deep objective's features aren't numbers.
         ObjectiveError: the objective's file can't be imported; (by the function) what it returned breaks the contract.
         optuna.TrialPruned: (by the function) the study's pruner gives the trial up.
     """
     _ = objective.module  # a file that can't be imported is told before the first trial
     if objective.kind == "build":
         check_metric(metric, data.ref.table)
+    if objective.deep:
+        check_numbers(data)
 
     def evaluate(trial: optuna.Trial) -> float | tuple[float, ...]:
         values = check_value(_value(objective, trial, data, metric, seed + trial.number), len(trial.study.directions))
         return values if len(values) > 1 else values[0]
 
     return evaluate
+
+
+def check_numbers(data: Dataset) -> None:
+    """A network takes numbers only.
+
+    Raises:
+        DataError: a feature is text, or has missing values.
+    """
+    text = [name for name, dtype in data.X.dtypes.items() if dtype.kind not in "biuf"]
+    missing = [] if text else [name for name, found in data.X.isna().any().items() if found]
+    if bad := text or missing:
+        fault = "text" if text else "missing values"
+        raise DataError(
+            f"[deep] takes numbers only, but {', '.join(map(str, bad[:5]))} has {fault}; prepare the source, or use an "
+            "`objective(trial, data)` of your own"
+        )
 
 
 def retrain(
