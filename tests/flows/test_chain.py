@@ -44,8 +44,8 @@ def finished(study: str) -> int:
 def secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home, whose databases are reached with a password (any will do: the server trusts its socket)."""
     for variable in ("EVERTUNE_DATABASE_URL", "MLFLOW_TRACKING_URI"):
-        assert "postgres:@" in os.environ[variable]
-        monkeypatch.setenv(variable, os.environ[variable].replace("postgres:@", f"postgres:{PASSWORD}@"))
+        assert "postgres@" in os.environ[variable]
+        monkeypatch.setenv(variable, os.environ[variable].replace("postgres@", f"postgres:{PASSWORD}@"))
     settings.cache_clear()
     return home
 
