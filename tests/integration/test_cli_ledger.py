@@ -155,3 +155,14 @@ def test_the_services_are_shown_without_their_passwords(monkeypatch: pytest.Monk
     assert "running" in result.stdout
     assert "mlflow.example.com" in result.stdout
     assert "secret" not in result.output
+
+
+@pytest.mark.parametrize("command", ["run", "cards"])
+def test_a_home_that_cannot_be_written_is_told(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVERTUNE_HOME", str(tmp_path / "file"))
+    settings.cache_clear()
+    done = CliRunner().invoke(app, [command, "digits"])
+    settings.cache_clear()
+    assert done.exit_code == 1
+    assert "EVERTUNE_HOME must be a folder that can be written" in done.output
