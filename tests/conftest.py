@@ -151,7 +151,6 @@ def home(
         monkeypatch.setenv("EVERTUNE_DATABASE_URL", url)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlalchemy_url(mlflow_url))
         monkeypatch.setenv("USERNAME", "tester")
-        monkeypatch.setenv("METAFLOW_CARD_LOCALROOT", str(folder / ".metaflow" / "mf.cards"))
         monkeypatch.setenv("METAFLOW_HOME", str(folder / "metaflowconfig"))
         monkeypatch.setenv("METAFLOW_DATASTORE_SYSROOT_LOCAL", str(folder))
         settings.cache_clear()

@@ -22,7 +22,7 @@ def as_python(
     """
     head = f"# {variant}: trial {best.number}, {metric} {best.values[0]:.6g}\n"
     if variant == "system":
-        return f"{head}system = {_shown(best.user_attrs['system'])}\n"
+        return f"{head}system = {_shown(best.user_attrs.get('system', best.params))}\n"
     params = f"params = {_shown(best.params)}\n"
     return "\n".join(
         [head + IMPORTS + params + f"objective = Objective.load({objective_label!r})", *_model(best, kind, deep), ""]

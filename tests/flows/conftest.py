@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXTRA_PATH: tuple[str, ...] = ()
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project to run in. Metaflow keeps runs and cards in its `.metaflow`, as it does for users."""
+    monkeypatch.delenv("METAFLOW_DATASTORE_SYSROOT_LOCAL", raising=False)
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("flows", "shared", "configs", "obproject.toml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
+    return folder
 
 
 @pytest.fixture

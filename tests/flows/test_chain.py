@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,10 @@ def secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(evertune: Command, secret: Path) -> None:
+def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(
+    secret: Path, checkout: Path, evertune: Command
+) -> None:
+    evertune = partial(evertune, cwd=checkout)
     first = evertune("run", "digits", *sets("data.rows=400"))
     champion = client.champion("digits")
     assert champion is not None
@@ -65,7 +69,7 @@ def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(evertune: Comm
 
     _the_champion_is_a_pyfunc_of_raw_rows("digits")
     _every_flow_has_a_card(evertune)
-    _no_secret_in(secret)
+    _no_secret_in(secret, checkout / ".metaflow")
 
     again = evertune("run", "digits", *sets("data.rows=400"))
     assert "nothing" in again.stdout.lower()
@@ -108,9 +112,9 @@ def _the_champion_is_a_pyfunc_of_raw_rows(use_case: str) -> None:
     assert np.mean(np.asarray(predicted) == labels.head(300)) > 0.8
 
 
-def _no_secret_in(home: Path) -> None:
+def _no_secret_in(*folders: Path) -> None:
     """The databases' password is in no artifact (Metaflow gzips them), config, card, tag or log of the runs."""
-    readable = [path for path in home.rglob("*") if path.is_file()]
+    readable = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert any(path.read_bytes().startswith(GZIP) for path in readable)
     assert [path for path in readable if PASSWORD.encode() in _content(path)] == []
 

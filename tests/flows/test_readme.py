@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,14 +22,13 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(home: Path, checkout: Path) -> Path:
     """A copy of the project with the files that the README says to write."""
-    for name in ("flows", "shared", "configs", "obproject.toml"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    del home
     for path, language, text in re.findall(r"`([\w/]+\.\w+)`:\n\n```(\w+)\n(.*?)```", README, re.DOTALL):
         assert language in ("python", "toml")
-        (tmp_path / path).write_text(text)
-    return tmp_path
+        (checkout / path).write_text(text)
+    return checkout
 
 
 def test_the_own_use_case_of_the_readme_ends_with_a_champion(project: Path, evertune: Command) -> None:
