@@ -41,4 +41,5 @@ def compare(use_case: str, split_seed: int) -> tuple[float, float, float]:
         command = (sys.executable, "-m", "benchmarks.baseline", use_case)
         done = subprocess.run(command, cwd=ROOT, env=box.env, capture_output=True, text=True, check=True)
     scores = json.loads(done.stdout.splitlines()[-1])
+    print(use_case, split_seed, scores, file=sys.stderr, flush=True)  # a run takes half an hour
     return scores["champion"], scores["baseline"], scores["standard_error"]
