@@ -134,7 +134,6 @@ def select(
     """
     from shared.storage.studies import open_storage
     from shared.tuning.select import select as select_best
-    from shared.tuning.study import open_study
 
     storage = open_storage()
     try:
@@ -142,7 +141,7 @@ def select(
     except StudyFailed as err:
         Ledger().fail(plan.study.name, note=str(err), run=run)
         raise
-    return result, open_study(plan.study, storage).get_trials(deepcopy=False)
+    return result, storage.get_all_trials(storage.get_study_id_from_name(plan.study.name), deepcopy=False)
 
 
 def retrain(plan: Plan, result: TuningResult) -> Retrained | None:
