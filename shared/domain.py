@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,11 @@ Task = Literal["classification", "regression"]
 Direction = Literal["minimize", "maximize"]
 Variant = Literal["classical", "deep", "system"]
 MEMBERS: tuple[Variant, ...] = ("classical", "deep")
+
+
+def source_hash(source: str) -> str:
+    """SHA-256 of an objective's source text, hexadecimal."""
+    return hashlib.sha256(source.encode()).hexdigest()
 
 
 class Frozen(BaseModel):

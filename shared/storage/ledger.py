@@ -6,7 +6,6 @@ twice, changes nothing the second time. A study that is done stays done until it
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Literal
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from shared.domain import DatasetRef, PromotionDecision, Variant
+from shared.domain import DatasetRef, PromotionDecision, Variant, source_hash
 from shared.errors import DataError
 from shared.storage.database import connect
 
@@ -196,7 +195,7 @@ class Ledger:
 
     def save_source(self, source: str) -> str:
         """Keep an objective's source; returns the SHA-256 of its text, in hex."""
-        digest = hashlib.sha256(source.encode()).hexdigest()
+        digest = source_hash(source)
         with connect() as connection:
             connection.execute(SAVE_SOURCE, [digest, source])
         return digest
@@ -205,7 +204,7 @@ class Ledger:
         """The objective's source with this hash.
 
         Raises:
-            DataError: no such source was kept in this database.
+            DataError: no such source was kept in this database, or it was changed there.
         """
         with connect() as connection:
             row = connection.execute(SOURCE, [digest]).fetchone()
@@ -214,7 +213,13 @@ class Ledger:
                 f"an objective's source must be on record to be loaded, but {digest[:12]} isn't; "
                 "run the flow that tunes it against this database first"
             )
-        return str(row[0])
+        source = str(row[0])
+        if source_hash(source) != digest:
+            raise DataError(
+                f"an objective's source must be the text that was kept, but {digest[:12]} has been changed in "
+                "evertune.objective_sources; delete that row, and run the flow that tunes it with --force"
+            )
+        return source
 
     def open_study(self, name: str, use_case: str, variant: Variant, fingerprint: str) -> LedgerEntry:
         """Put a study on record as due, if it isn't there yet."""

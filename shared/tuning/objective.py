@@ -14,7 +14,6 @@ a study imports neither torch nor XGBoost.
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
 import linecache
 import math
@@ -28,6 +27,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared.config import did_you_mean
+from shared.domain import source_hash
 from shared.errors import ObjectiveError
 from shared.tuning.plan import FitPlan, parse_plan
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from shared.domain import Dataset
 
-__all__ = ["FitPlan", "Kind", "Objective", "check_value", "source_hash"]
+__all__ = ["FitPlan", "Kind", "Objective", "check_value"]
 
 Kind = Literal["build", "data", "trial"]
 
@@ -138,11 +138,6 @@ class Objective:
         if not self.defines(name):
             raise ObjectiveError(f"{self.label}: must define `{name}`, but defines {_defined(self.outline)}; add it")
         return getattr(self.module, name)  # type: ignore[no-any-return]  # whatever the user wrote
-
-
-def source_hash(source: str) -> str:
-    """SHA-256 of a source text, hexadecimal."""
-    return hashlib.sha256(source.encode("utf-8")).hexdigest()
 
 
 def check_value(value: Any, n_directions: int) -> tuple[float, ...]:

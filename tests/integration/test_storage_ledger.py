@@ -124,6 +124,14 @@ def test_an_unknown_source_is_an_error_with_a_remedy(ledger: Ledger) -> None:
         ledger.source("0123456789ab" * 5)
 
 
+def test_a_source_that_was_changed_in_the_database_is_refused(ledger: Ledger) -> None:
+    digest = ledger.save_source("def build(trial): ...\n")
+    with connect() as connection:
+        connection.execute("UPDATE evertune.objective_sources SET source = 'import os'")
+    with pytest.raises(DataError, match=f"{digest[:12]} has been changed in .*; delete that row, and run .* --force"):
+        ledger.source(digest)
+
+
 def test_opening_a_study_twice_changes_nothing(ledger: Ledger, study: str) -> None:
     ledger.claim(study, run="A/1")
     assert ledger.open_study(study, "digits", "classical", "aaaa") == ledger.entry(study)
