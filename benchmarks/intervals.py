@@ -3,12 +3,12 @@
 import json
 import sys
 
+from shared.storage import PostgresStorage
 from shared.storage.ledger import Ledger
-from shared.storage.studies import open_storage
 
 
 def main(use_case: str) -> list[tuple[str, str]]:
-    storage = open_storage()
+    storage = PostgresStorage()
     intervals = []
     for entry in Ledger().entries(use_case):
         intervals.append(tuple(entry.outcome["retrained"]))

@@ -18,9 +18,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from shared.settings import settings
-from shared.storage import embedded
+from shared.storage import PostgresStorage, embedded
 from shared.storage.database import sqlalchemy_url
-from shared.storage.studies import open_storage
 
 # Tests kill processes, never the machine: what a commit has written to the page cache is durable enough.
 FAST = ("fsync = off", "full_page_writes = off", "max_connections = 300")
@@ -105,7 +104,7 @@ def evertune_template(server: Server) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVERTUNE_DATABASE_URL", server.url("evertune"))
         settings.cache_clear()
-        open_storage().engine.dispose()
+        PostgresStorage().close()
     settings.cache_clear()
     return "evertune"
 

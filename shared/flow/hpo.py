@@ -132,10 +132,10 @@ def select(
     Raises:
         StudyFailed: no trial is complete.
     """
-    from shared.storage.studies import open_storage
+    from shared.storage import PostgresStorage
     from shared.tuning.select import select as select_best
 
-    storage = open_storage()
+    storage = PostgresStorage()
     try:
         result = select_best(plan.study, storage, stats, pick)
     except StudyFailed as err:

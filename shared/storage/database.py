@@ -16,23 +16,23 @@ CONNECT_TIMEOUT_S = 10
 _migrated: set[str] = set()
 
 
-def connect() -> psycopg.Connection:
-    """A connection (autocommit; the caller closes it) to Evertune's database, its schema at HEAD.
+def connect(url: str | None = None) -> psycopg.Connection:
+    """A connection (autocommit; the caller closes it) to Evertune's database or another, Evertune's schema at HEAD.
 
     Raises:
         ServiceError: the database can't be reached or started. The message has no password in it.
     """
-    connection = _open()
-    address = url()
+    connection = _open(url)
+    address = connection.info.dsn
     if address not in _migrated:
-        schema.ensure(connection, _open)
+        schema.ensure(connection, lambda: _open(url))
         _migrated.add(address)
     return connection
 
 
-def connect_dbapi() -> psycopg.Connection:
+def connect_dbapi(url: str | None = None) -> psycopg.Connection:
     """The same without autocommit, as SQLAlchemy's pools want it: `creator=connect_dbapi`, and no URL to leak."""
-    connection = connect()
+    connection = connect(url)
     connection.autocommit = False
     return connection
 
@@ -87,11 +87,19 @@ def describe(url: str) -> str:
     return f"{host}{port}/{parts.get('dbname') or parts.get('user') or ''}"
 
 
-def _open() -> psycopg.Connection:
+def without_password(url: str) -> str:
+    """A libpq URL that may be kept: whoever opens it takes the password from the environment."""
+    return re.sub(r"^([^/]*//[^:@/]*):.*@", r"\1@", url)
+
+
+def _open(url: str | None = None) -> psycopg.Connection:
     external = settings().database_url
-    if external is None:
+    if url is None and external is None:
         return embedded.connect(settings().home, "evertune")
-    address = libpq_url(external.get_secret_value())
+    own = libpq_url(external.get_secret_value()) if external else ""
+    address = own if url is None else libpq_url(url)
+    if address == without_password(own):
+        address = own
     try:
         connection = psycopg.connect(address, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
     except psycopg.Error as err:

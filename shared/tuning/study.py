@@ -113,9 +113,9 @@ def open_study(spec: StudySpec, storage: BaseStorage | None = None, worker: int 
     import optuna
 
     if storage is None:
-        from shared.storage.studies import open_storage
+        from shared.storage import PostgresStorage
 
-        storage = open_storage()
+        storage = PostgresStorage()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=storage, study_name=spec.name, directions=list(spec.directions), load_if_exists=True

@@ -16,9 +16,9 @@ import pytest
 
 from shared.registry import client
 from shared.settings import settings
+from shared.storage import PostgresStorage
 from shared.storage.ledger import Ledger
 from shared.storage.progress import progress
-from shared.storage.studies import open_storage
 from tests.flows.conftest import ROOT, Command
 
 PASSWORD = "a-password-that-must-not-be-seen"
@@ -31,7 +31,7 @@ def sets(*more: str) -> list[str]:
 
 
 def trial_states(study: str) -> list[str]:
-    storage = open_storage()
+    storage = PostgresStorage()
     trials = storage.get_all_trials(storage.get_study_id_from_name(study), deepcopy=False)
     return [trial.state.name for trial in trials]
 
@@ -85,7 +85,7 @@ def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(
     assert {entry.variant for entry in grown} == {"classical", "deep", "system"}
     classical = next(entry for entry in grown if entry.variant == "classical")
     assert finished(classical.study) == 2  # retune.warm_trials, from the earlier study's best
-    storage = open_storage()
+    storage = PostgresStorage()
     trials = storage.get_all_trials(storage.get_study_id_from_name(classical.study))
     assert trials[0].params == entries["classical"].outcome["top"][0]["params"]
     gated = Ledger().promotions("digits")[-1]

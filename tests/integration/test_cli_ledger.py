@@ -15,8 +15,8 @@ from shared.events.chain import Chain, utc_now
 from shared.events.graph import Flow, Graph
 from shared.events.watch import study_progress
 from shared.settings import settings
+from shared.storage import PostgresStorage
 from shared.storage.ledger import Ledger
-from shared.storage.studies import open_storage
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -113,7 +113,7 @@ def test_best_needs_a_study_that_is_done():
 def test_progress_is_that_of_the_studies_that_the_chains_runs_have_claimed():
     import optuna
 
-    study = optuna.create_study(storage=open_storage(), study_name="digits/deep/x", direction="maximize")
+    study = optuna.create_study(storage=PostgresStorage(), study_name="digits/deep/x", direction="maximize")
     study.set_user_attr("evertune", {"n_trials": 20})
     study.optimize(lambda trial: trial.number, n_trials=3)
     Ledger().open_study("digits/deep/x", "digits", "deep", FINGERPRINT)

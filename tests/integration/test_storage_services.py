@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -16,13 +17,13 @@ from uuid import uuid4
 import psutil
 import psycopg
 import pytest
+from optuna.study import StudyDirection
 
 from shared.errors import ServiceError
 from shared.settings import settings
-from shared.storage import database, embedded, schema, services
+from shared.storage import PostgresStorage, database, embedded, schema, services
 from shared.storage.ledger import Ledger
 from shared.storage.slots import Slots
-from shared.storage.studies import open_storage
 from tests.conftest import Server, copy_home, remove_home
 
 ASK = "from shared.storage import services; print(services.database_url())"
@@ -103,7 +104,7 @@ def test_start_stop_and_start_again_keep_what_was_recorded(stopped_home: Path) -
 def test_a_server_that_was_killed_is_found_again_by_all_who_use_it(stopped_home: Path) -> None:
     import optuna
 
-    storage = open_storage()
+    storage = PostgresStorage()
     study = optuna.create_study(storage=storage, study_name="s")
     with Slots("s", 2, 0) as slots:
         slot = slots.reserve()
@@ -120,7 +121,7 @@ def test_a_server_that_was_killed_is_found_again_by_all_who_use_it(stopped_home:
     kill_server(stopped_home)
     out, err = start_process().communicate()
     assert (out.startswith("postgresql://"), err) == (True, "")
-    storage.engine.dispose()
+    storage.close()
 
 
 def test_a_reused_process_number_is_not_taken_for_the_server(stopped_home: Path) -> None:
@@ -213,10 +214,19 @@ def test_an_unreachable_database_is_named_without_its_password(
 
 
 def test_a_storage_does_not_tell_where_its_database_is(database: str) -> None:
-    storage = open_storage()
-    shown = f"{vars(storage)!r} {storage.engine!r}"
-    storage.engine.dispose()
+    storage = PostgresStorage()
+    shown = f"{vars(storage)!r} {storage!r} {pickle.dumps(storage)!r}"
+    storage.close()
     assert database.partition("://")[2] not in shown
+
+
+def test_a_storage_of_another_database_keeps_its_password_to_itself(database: str) -> None:
+    url = database.replace("postgres@", "postgres:correct-horse@")
+    storage = PostgresStorage(url)
+    copy = pickle.loads(pickle.dumps(storage))
+    copy.create_new_study([StudyDirection.MINIMIZE], "s")
+    assert "correct" not in f"{vars(storage)!r} {storage!r} {pickle.dumps(storage)!r} {vars(copy)!r}"
+    assert storage.get_study_id_from_name("s")
 
 
 def test_tables_of_a_newer_evertune_are_refused(
@@ -241,7 +251,7 @@ def test_optuna_tables_of_another_version_are_refused(
         with pytest.raises(
             ServiceError, match=rf"schema v3\.2\.0\.a, but this database has '{found}'.*storage upgrade"
         ):
-            open_storage()
+            PostgresStorage()
 
 
 def test_a_database_user_called_evertune_gets_optunas_tables_in_public(
@@ -253,7 +263,7 @@ def test_a_database_user_called_evertune_gets_optunas_tables_in_public(
             connection.execute(f"CREATE ROLE {role} SUPERUSER LOGIN")
             connection.execute(f"ALTER ROLE {role} SET search_path TO evertune, public")
         use(monkeypatch, bare_home, EVERTUNE_DATABASE_URL=url.replace("postgres@", f"{role}@"))
-        open_storage().engine.dispose()
+        PostgresStorage().close()
         Ledger().open_study("s", "digits", "classical", "aaaa")
         with psycopg.connect(url, autocommit=True) as connection:
             optunas = connection.execute("SELECT to_regclass('public.trials'), to_regclass('evertune.trials')")

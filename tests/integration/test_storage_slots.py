@@ -17,23 +17,23 @@ import optuna
 import pytest
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from shared.errors import ServiceError
+from shared.storage import PostgresStorage
 from shared.storage.database import connect
 from shared.storage.slots import Slot, Slots
-from shared.storage.studies import delete_study, open_storage
+from shared.storage.studies import delete_study
 
 fork = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
 def study(database: str) -> Iterator[optuna.Study]:  # noqa: ARG001
-    storage = open_storage()
+    storage = PostgresStorage()
     yield optuna.create_study(storage=storage, study_name="s")
-    storage.engine.dispose()
+    storage.close()
 
 
 def run_one(study: optuna.Study, slot: Slot, state: TrialState = TrialState.COMPLETE) -> None:
@@ -65,7 +65,7 @@ def killed_worker(*, attached: bool, told: bool = False) -> Iterator[int]:
     receive, send = fork.Pipe(duplex=False)
 
     def work() -> None:
-        study = optuna.load_study(storage=open_storage(), study_name="s")
+        study = optuna.load_study(storage=PostgresStorage(), study_name="s")
         slot = Slots("s", 2, "victim").reserve()
         trial = study.ask()
         if attached and slot:
@@ -154,7 +154,7 @@ def test_deleting_an_unknown_study_changes_nothing(study: optuna.Study) -> None:
 
 def test_several_processes_never_exceed_the_budget(study: optuna.Study) -> None:
     def work(worker: int) -> None:
-        mine = optuna.load_study(storage=open_storage(), study_name="s", sampler=optuna.samplers.RandomSampler())
+        mine = optuna.load_study(storage=PostgresStorage(), study_name="s", sampler=optuna.samplers.RandomSampler())
         with Slots("s", 20, worker) as slots:
             while not slots.full:
                 if slot := slots.reserve():
@@ -288,7 +288,7 @@ class Interleavings(RuleBasedStateMachine):
     BUDGET = 3
     WORKERS = strategies.integers(0, 2)
     ENDS = strategies.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
-    storage: RDBStorage
+    storage: PostgresStorage
 
     def __init__(self) -> None:
         super().__init__()
@@ -359,7 +359,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 def test_no_interleaving_runs_more_trials_than_the_budget(study: optuna.Study) -> None:
-    Interleavings.storage = study._storage._backend  # type: ignore[attr-defined]
+    Interleavings.storage = study._storage
     run_state_machine_as_test(
         Interleavings,
         settings=settings(

@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from shared.domain import StudySpec
 from shared.errors import StudyFailed
+from shared.storage import PostgresStorage
 from shared.storage.progress import progress
-from shared.storage.studies import open_storage
 from shared.tuning.select import select
 from shared.tuning.study import open_study
 from shared.tuning.worker import Evaluate, WorkerStats, run_worker
@@ -41,7 +41,7 @@ def square(trial: optuna.Trial) -> float:
 
 
 def trials(study_spec: StudySpec) -> list[FrozenTrial]:
-    return open_study(study_spec, open_storage()).trials
+    return open_study(study_spec, PostgresStorage()).trials
 
 
 def counts(study_spec: StudySpec) -> Counter[str]:
@@ -281,6 +281,7 @@ def test_a_killed_worker_costs_one_trial_and_its_configuration_is_run_once_more(
     def hangs_once(trial: optuna.Trial) -> float:
         value = square(trial)
         if not (tmp_path / "running").exists():
+            time.sleep(0.5)
             (tmp_path / "running").touch()
             time.sleep(600)
         return value

@@ -1,0 +1,110 @@
+"""One connection to PostgreSQL that the threads of a process share, opened again where it was lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from threading import RLock
+from typing import TypeVar
+from weakref import WeakSet
+
+import psycopg
+
+from shared.errors import ServiceError
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# How long a server may be away, and how often it is looked for: the first time after so long, then after twice as long.
+AWAY_S = 60.0
+PAUSE_S = (0.05, 2.0)
+
+_links: WeakSet[Link] = WeakSet()
+
+
+class Link:
+    """Runs work on one connection, one thread at a time, and again on a new connection where the first was lost.
+
+    connect: opens a connection. A child of `fork` gets one of its own. on_loss: called where a connection was lost,
+    with whether it was by a fork: the server may have come back without its last moments.
+    """
+
+    def __init__(self, connect: Callable[[], psycopg.Connection], on_loss: Callable[[bool], None]) -> None:
+        self.lock = RLock()
+        self._connect = connect
+        self._on_loss = on_loss
+        self._connection: psycopg.Connection | None = None
+        self._lost_one = False
+        self._parents: psycopg.Connection | None = None
+        _links.add(self)
+
+    def run(self, work: Callable[[psycopg.Connection, bool], Result]) -> Result:
+        """`work(connection, again)`. `again`: it was begun on a connection that was lost, and may have been done there.
+
+        Raises:
+            ServiceError: the database was away for too long.
+        """
+        with self.lock:
+            again, deadline, pause = False, time.monotonic() + AWAY_S, PAUSE_S[0]
+            while True:
+                try:
+                    return work(self._connected(), again)
+                except (psycopg.OperationalError, ServiceError) as err:
+                    if not self._is_lost():
+                        raise
+                    if time.monotonic() > deadline:
+                        raise ServiceError(f"the database must be reachable, but was lost ({_cause(err)})") from None
+                    logger.warning("connection lost", extra={"cause": _cause(err)})
+                again = True
+                time.sleep(pause)
+                pause = min(2 * pause, PAUSE_S[1])
+
+    def open(self) -> None:
+        """Connect now, so that what is wrong with the address is told now."""
+        with self.lock:
+            self._connected()
+
+    def close(self) -> None:
+        """Let go of the connection; the next work opens another."""
+        with self.lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _is_lost(self) -> bool:
+        """Whether there was a connection, and there is none any more."""
+        if self._connection is None:
+            return self._lost_one
+        if not (self._connection.closed or self._connection.broken):
+            return False
+        self._connection.close()
+        self._connection, self._lost_one = None, True
+        self._on_loss(False)
+        return True
+
+    def _forked(self) -> None:
+        """In a child of `fork`: the connection is the parent's, and no other thread came along."""
+        self.lock = RLock()
+        self._parents = self._connection  # kept, so that it isn't closed
+        self._connection, self._lost_one = None, False
+        self._on_loss(True)
+
+
+def _cause(err: Exception) -> str:
+    return " ".join(str(err).split())
+
+
+def _after_fork() -> None:
+    for link in list(_links):
+        link._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
