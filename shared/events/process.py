@@ -1,11 +1,15 @@
-"""One flow as a process: started by Metaflow's Runner, in a process group of its own, all its output in one file."""
+"""One flow as a process: started by Metaflow's Runner, in a process group of its own, all its output in one file.
+
+It ends with the process that started it, however that ends: see `guard`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from asyncio.subprocess import DEVNULL
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +18,7 @@ from typing import Any
 from shared.events.graph import Flow
 from shared.events.metaflow_api import CommandManager, Runner, SubprocessManager
 
-GRACE_S = 8.0  # Metaflow gives interrupted tasks 5 s before it kills them
+GUARD = (sys.executable, "-IS", str(Path(__file__).with_name("guard.py")))
 
 
 class FlowProcess:
@@ -78,7 +82,7 @@ class _OwnGroup(SubprocessManager):  # type: ignore[misc]  # metaflow publishes 
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *command, env=env, cwd=cwd, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True
+                *GUARD, *command, env=env, cwd=cwd, stdin=PIPE, stdout=log, stderr=log, start_new_session=True
             )
         started = self.commands[self._process.pid] = CommandManager(command, env, cwd)
         started.process, started.run_called = self._process, True
@@ -86,16 +90,17 @@ class _OwnGroup(SubprocessManager):  # type: ignore[misc]  # metaflow publishes 
         return self._process.pid
 
     async def wait(self) -> int:
+        """The exit status. What the flow has left running is killed."""
         assert self._process, "wait after start"
-        return await self._process.wait()
+        status = await self._process.wait()
+        self.signal(signal.SIGKILL)
+        return status
 
     async def stop(self) -> None:
-        """End the group as Ctrl-C would, so that Metaflow ends its tasks; kill what is left after that."""
-        self.signal(signal.SIGINT)
-        if self._process:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), GRACE_S)
-        self.signal(signal.SIGKILL)
+        """Let the guard end the flow."""
+        if self._process and self._process.stdin:
+            self._process.stdin.close()
+            await self.wait()
 
     def signal(self, signum: signal.Signals) -> None:
         if self._process:

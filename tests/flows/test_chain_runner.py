@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -178,6 +179,31 @@ def test_a_signal_leaves_no_process_of_the_chain(project: Path, signum: signal.S
         assert (finished_chain().state, states) == ("stopped", ["stopped", "waiting"])
     finally:
         process.kill()
+
+
+def test_a_killed_chain_leaves_no_process_either(project: Path):
+    add_flow(project, "DataPrepFlow", body=BUSY)
+    process = subprocess.Popen([sys.executable, "-c", "from shared.cli import main; main()", "run", "tiny"])
+    pids = wait_for_pids(project / "pids")
+
+    process.kill()
+
+    assert process.wait() == -signal.SIGKILL
+    psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=30)
+    assert not any(map(is_alive, pids))
+    assert finished_chain().died
+
+
+def test_a_killed_flow_leaves_none_of_its_tasks(project: Path):
+    add_flow(project, "DataPrepFlow", body=BUSY)
+    process = subprocess.Popen([sys.executable, "-c", "from shared.cli import main; main()", "run", "tiny"])
+    task, flow, *children = wait_for_pids(project / "pids")
+
+    os.kill(flow, signal.SIGKILL)
+
+    assert process.wait() == 1
+    psutil.wait_procs([psutil.Process(pid) for pid in (task, *children) if psutil.pid_exists(pid)], timeout=30)
+    assert not any(map(is_alive, (task, *children)))
 
 
 def wait_for_pids(file: Path) -> list[int]:
