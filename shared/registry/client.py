@@ -20,7 +20,7 @@ from shared import model
 from shared.domain import ModelVersion
 from shared.errors import RegistryError, ServiceError, UnloadableModelError
 from shared.registry import pyfunc
-from shared.registry.lineage import from_tags, to_tags
+from shared.registry.lineage import PREFIX, from_tags, to_tags
 from shared.settings import settings
 from shared.storage import services
 
@@ -66,6 +66,7 @@ def register(
     tags = {**to_tags(lineage), "evertune.use_case": use_case}
     with _registry(f"register a version of {name}") as client, tempfile.TemporaryDirectory() as tmp:
         experiment = _experiment(client, name)
+        _close_abandoned_runs(client, experiment, use_case)
         run_id = client.create_run(experiment, tags=tags, run_name=lineage.get("run")).info.run_id
         logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
         _log(client, run_id, logged.model_id, metrics, params)
@@ -88,23 +89,11 @@ def champion(name: str) -> ModelVersion | None:
     return by_alias(name, CHAMPION)
 
 
-def challenger(name: str) -> ModelVersion | None:
-    """The newest version that wants to be served, or to be a member of what is; None: there is none yet."""
-    return by_alias(name, CHALLENGER)
-
-
 def by_alias(name: str, alias: str) -> ModelVersion | None:
     """The version that an alias stands at; None: there is no such model or alias."""
     with _registry(f"look up {name}@{alias}") as client:
         version = _aliases(client, name).get(alias)
         return None if version is None else _version(client, name, version)
-
-
-def versions(name: str) -> list[ModelVersion]:
-    """All versions of a registered model, the newest first."""
-    with _registry(f"list the versions of {name}") as client:
-        found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
-        return [_version(client, name, v.version) for v in found]
 
 
 def add_metrics(version: ModelVersion, metrics: Mapping[str, float]) -> None:
@@ -213,6 +202,13 @@ def _experiment(client: MlflowClient, name: str) -> str:
         if err.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return str(client.get_experiment_by_name(name).experiment_id)  # another process was faster
+
+
+def _close_abandoned_runs(client: MlflowClient, experiment: str, use_case: str) -> None:
+    """End the runs of registrations that died. One that is still at work says itself that it has finished."""
+    ours = f"attributes.status = 'RUNNING' AND tags.`{PREFIX}use_case` = '{use_case}'"
+    for run in client.search_runs([experiment], ours):
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _ensure_registered_model(client: MlflowClient, name: str, use_case: str) -> None:

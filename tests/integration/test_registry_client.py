@@ -97,17 +97,30 @@ def test_the_registered_model_is_its_script_its_native_files_and_what_it_require
 
 
 def test_aliases_find_versions_and_newer_ones_take_them_over(register):
-    assert client.challenger(NAME) is None
-    assert client.versions(NAME) == []
+    assert client.by_alias(NAME, "challenger") is None
     first = register(alias="challenger")
     second = register(alias="challenger", score=-0.125)
-    assert client.challenger(NAME) == second
+    assert client.by_alias(NAME, "challenger") == second
     assert client.champion(NAME) is None
-    assert [(v.version, v.aliases, v.metrics) for v in client.versions(NAME)] == [
-        (2, ("challenger",), {"neg_log_loss": -0.125}),
-        (1, (), {"neg_log_loss": -0.25}),
-    ]
-    assert first.uri == f"models:/{NAME}/1"
+    assert (first.uri, second.uri) == (f"models:/{NAME}/1", f"models:/{NAME}/2")
+    assert (second.aliases, second.metrics) == (("challenger",), {"neg_log_loss": -0.125})
+
+
+def test_the_run_of_a_registration_that_died_is_closed_by_the_next(register, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "_log", die)
+        with pytest.raises(KeyboardInterrupt):
+            register()
+    registry = mlflow_client()
+    experiment = registry.get_experiment_by_name(NAME).experiment_id
+    own = registry.create_run(experiment)  # one that a person has made there
+    register()
+    status = {run.info.run_id: run.info.status for run in registry.search_runs([experiment])}
+    assert status.pop(own.info.run_id) == "RUNNING"
+    assert sorted(status.values()) == ["FINISHED", "KILLED"]
 
 
 def test_a_version_is_loaded_with_the_same_predictions(register, system, rows):

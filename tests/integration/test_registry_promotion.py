@@ -39,7 +39,8 @@ def registered(files):
 
 
 def aliases() -> dict[str, int]:
-    return {alias: version.version for version in client.versions(NAME) for alias in version.aliases}
+    found = {alias: client.by_alias(NAME, alias) for alias in ("champion", "previous")}
+    return {alias: version.version for alias, version in found.items() if version}
 
 
 def log() -> list[tuple[int, int | None, bool, str]]:
