@@ -14,6 +14,7 @@ from shared import model
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from mlflow.models import ModelSignature
 
 ARTIFACT = "system"  # name of the folder of native files among the pyfunc's artifacts
 
@@ -33,11 +34,13 @@ class ServedSystem(PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None):
         output = (params or {}).get("output", "label")
+        numeric = context.model_config["numeric"]  # a column of nulls alone isn't, and text is refused
+        rows = model_input.astype({c: "float64" for c in numeric if model_input[c].dtype.kind not in "iuf"})
         if output == "label":
-            return self.system.predict(model_input)
+            return self.system.predict(rows)
         if output != "proba":
             raise ValueError(f'`output` must be "label" or "proba", but is {output!r}')
-        proba = self.system.predict_proba(model_input)
+        proba = self.system.predict_proba(rows)
         return pd.DataFrame(proba, columns=[str(c) for c in self.system.signature.classes])
 
 
@@ -49,7 +52,7 @@ def write(
     files: Mapping[str, bytes], example: pd.DataFrame, predictions: np.ndarray, run_id: str, model_id: str, tmp: Path
 ) -> Path:
     """MLflow's model folder, below `tmp`: script, native files, signature, requirements."""
-    from mlflow.models import Model, infer_signature
+    from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
     for name, content in files.items():
@@ -60,14 +63,31 @@ def write(
     script.write_text(inspect.getsource(model) + _SERVED, encoding="utf-8")
     manifest = json.loads(files["manifest.json"])
     packages = {**manifest["packages"], "mlflow": installed("mlflow")}
-    output = {"output": "label"} if manifest["signature"]["classes"] else None
+    params = {"output": "label"} if manifest["signature"]["classes"] else None
+    numeric = [str(name) for name, dtype in example.dtypes.items() if dtype.kind in "iuf"]
     save_model(
         str(tmp / "model"),
         python_model=str(script),
         artifacts={ARTIFACT: str(tmp / ARTIFACT)},
-        signature=infer_signature(example, predictions, params=output),
+        model_config={"numeric": numeric},
+        signature=_signature(example, predictions, params, numeric),
         input_example=example,
         pip_requirements=[f"{package}=={version}" for package, version in packages.items()],
         mlflow_model=Model(run_id=run_id, model_id=model_id),
     )
     return tmp / "model"
+
+
+def _signature(
+    example: pd.DataFrame, predictions: np.ndarray, params: dict[str, str] | None, numeric: list[str]
+) -> ModelSignature:
+    """What MLflow asks of rows: all columns, text and booleans as such, and any number or none in a numeric one.
+
+    MLflow's own numeric types are too narrow for raw rows: `long` refuses a null or a fraction, `double` whole numbers.
+    """
+    from mlflow.models import infer_signature
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    signature = infer_signature(example, predictions, params=params)
+    signature.inputs = Schema([ColSpec(AnyType(), c.name) if c.name in numeric else c for c in signature.inputs.inputs])
+    return signature

@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from xgboost import XGBRegressor
 
 from shared.domain import ModelVersion
 from shared.errors import RegistryError, ServiceError
@@ -134,6 +138,43 @@ def test_a_regression_is_registered_too(rows):
     facts = {"use_case": "sizes", "metrics": {"r2": 1.0}, "params": {}, "lineage": {}}
     version = client.register("sizes", save(system), example=rows[:2], predictions=system.predict(rows[:2]), **facts)
     np.testing.assert_array_equal(client.load_version(version).predict(rows), system.predict(rows))
+
+
+ROW = {"n": 4, "x": 1.5, "b": True, "t": "a"}
+TAKEN = [
+    ("numbers as in training", [ROW]),
+    ("a fraction among whole numbers", [{**ROW, "n": 2.5}]),
+    ("a null among whole numbers", [ROW, {**ROW, "n": None}]),
+    ("no number at all", [{**ROW, "n": None, "x": None}]),
+    ("whole numbers in a column of fractions", [{**ROW, "x": 2}]),
+]
+REFUSED = [
+    ("text in a numeric column", {**ROW, "n": "two"}),
+    ("a number for a boolean", {**ROW, "b": 0.5}),
+    ("a number for text", {**ROW, "t": 1}),
+    ("a column too few", {"n": 4}),
+]
+
+
+def test_the_pyfunc_takes_any_number_or_none_in_a_numeric_column_and_nothing_else():
+    rows = pd.DataFrame({"n": [1, 5, 9, 7], "x": [0.5, 2.0, 1.5, 3.0], "b": [True, False] * 2, "t": list("abba")})
+    encode = ColumnTransformer([("t", OneHotEncoder(sparse_output=False), ["t"])], remainder="passthrough")
+    model = make_pipeline(encode.set_output(transform="pandas"), XGBRegressor(n_estimators=3, n_jobs=1)).fit(
+        rows, [1.0, 2.0, 3.0, 4.0]
+    )
+    system = System(Signature(tuple(rows.columns), (4,)), [Member("one", model)])
+    facts = {"use_case": "mixed", "metrics": {}, "params": {}, "lineage": {}}
+    version = client.register("mixed", save(system), example=rows[:3], predictions=system.predict(rows[:3]), **facts)
+    mlflow.set_tracking_uri(services.mlflow_tracking_uri())
+    served = mlflow.pyfunc.load_model(version.uri)
+
+    for why, taken in TAKEN:
+        raw = pd.DataFrame(taken)
+        expected = system.predict(raw.astype({"n": "float64", "x": "float64"}))
+        np.testing.assert_array_equal(served.predict(raw), expected, err_msg=why)
+    for _, refused in REFUSED:
+        with pytest.raises((MlflowException, ValueError), match=r"Incompatible input types|missing inputs|to float"):
+            served.predict(pd.DataFrame([refused]))
 
 
 SERVE = """
