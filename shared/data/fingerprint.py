@@ -16,15 +16,19 @@ _EXACT = 2**53  # float64 holds every integer up to here
 _MISSING = np.uint64(0x4D15514D15514D15)
 
 
-def row_hashes(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
-    """`(n_rows,)`: a hash of each row's values, the columns taken in the order of their names.
+def value_hashes(frame: pd.DataFrame) -> pd.DataFrame:
+    """`(n_rows, n_columns)`: a hash of each value.
 
     Numbers are hashed as float64 (integers beyond 2**53 as they are), datetimes as UTC microseconds, categories as
     their values, all else as text; every kind of missing value is one. So a column that turns from int to float, from
     one width or time unit to another, or gets its first missing value leaves the hashes of the other rows alone.
     """
-    columns = {name: _value_hashes(frame[name]) for name in sorted(frame.columns)}
-    hashed = hash_pandas_object(pd.DataFrame(columns, index=frame.index), index=False)
+    return pd.DataFrame({name: _value_hashes(frame[name]) for name in frame.columns}, index=frame.index)
+
+
+def row_hashes(values: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    """`(n_rows,)`: a hash of each row from those of its values, the columns taken in the order of their names."""
+    hashed = hash_pandas_object(values[sorted(values.columns)], index=False)
     return np.asarray(hashed, dtype=np.uint64)
 
 

@@ -29,9 +29,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Checked rows, in an order that follows from their content. X: features; target: labels as they came."""
+    """Checked rows, in an order that follows from their content.
+
+    X: features; hashes: of each row's features, `(n_rows,)`; target: labels as they came.
+    """
 
     X: pd.DataFrame
+    hashes: np.ndarray
     target: pd.Series
     time: pd.Series | None
     table: Table
@@ -45,10 +49,10 @@ def prepare(use_case: UseCase, previous: DatasetRef | None, now: datetime) -> Pr
         DataError: the source can't be read, its rows can't be learned from, or the store can't be written.
     """
     rows = _read(use_case)
+    whole = _split(rows, use_case, now, _ancestor(previous, rows.fingerprint))
     if previous and previous.fingerprint == rows.fingerprint and store.is_complete(previous):
         logger.info("dataset unchanged", extra={"use_case": use_case.name, "fingerprint": rows.fingerprint})
         return Prepared(previous, store.read_profile(previous), drift=None, unchanged=True)
-    whole = _split(rows, use_case, now, _ancestor(previous, rows.fingerprint))
     labels = rows.target.astype(str) if rows.table.classes else rows.target
     described = profile.profile(rows.X, labels, rows.table, whole.ref.rows)
     columns = {rows.table.target: whole.y, validate.FOLD: whole.fold}
@@ -70,9 +74,10 @@ def _read(use_case: UseCase) -> _Rows:
     source = sources.read(use_case.data)
     validate.check_frame(source.frame, use_case)
     validate.check_target(source.frame[use_case.data.target], use_case)
-    hashes = fingerprint.row_hashes(source.frame)
-    frame = source.frame.iloc[np.argsort(hashes, kind="stable")].reset_index(drop=True)
-    features = validate.features(frame, use_case)
+    features, values = validate.features(source.frame, use_case), fingerprint.value_hashes(source.frame)
+    hashes = fingerprint.row_hashes(values)
+    order = np.argsort(hashes, kind="stable")
+    frame = source.frame.iloc[order].reset_index(drop=True)
     target, time = use_case.data.target, use_case.data.time
     table = Table(
         features=tuple(features),
@@ -83,7 +88,14 @@ def _read(use_case: UseCase) -> _Rows:
         shape=source.shape or (len(features),),
     )
     identity = fingerprint.fingerprint(hashes, frame.columns, _rules(use_case))
-    return _Rows(frame[features], frame[target], frame[time] if time else None, table, identity)
+    return _Rows(
+        X=frame[features],
+        hashes=fingerprint.row_hashes(values[features])[order],
+        target=frame[target],
+        time=frame[time] if time else None,
+        table=table,
+        fingerprint=identity,
+    )
 
 
 def _rules(use_case: UseCase) -> dict[str, Any]:
@@ -100,10 +112,10 @@ def _classes(target: pd.Series) -> tuple[str | int | bool, ...]:
 
 
 def _split(rows: _Rows, use_case: UseCase, now: datetime, ancestor: str | None) -> Dataset:
-    """All rows as one dataset, holdout included (fold -1), checked to be fit for tuning."""
+    """All rows as one dataset, holdout included (fold -1), checked to be fit for tuning by the config's metric."""
     config, folds = use_case.data, use_case.tuning.folds
     if rows.time is None:
-        fold = split.by_hash(fingerprint.row_hashes(rows.X), config, folds)
+        fold = split.by_hash(rows.hashes, config, folds)
     else:
         fold = split.by_time(rows.time.rank(method="dense").to_numpy(), config, folds)
     n_holdout = int((fold == split.HOLDOUT).sum())
@@ -119,7 +131,7 @@ def _split(rows: _Rows, use_case: UseCase, now: datetime, ancestor: str | None) 
         previous=ancestor,
     )
     whole = Dataset(ref, rows.X, _y(rows), fold, ordered=rows.time is not None)
-    validate.check_split(_development(whole), n_holdout, use_case)
+    validate.check_split(_development(whole), whole.y[fold == split.HOLDOUT], use_case)
     return whole
 
 

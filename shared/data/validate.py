@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -85,33 +87,60 @@ def check_target(target: pd.Series, use_case: UseCase) -> None:
         )
 
 
-def check_split(development: Dataset, n_holdout: int, use_case: UseCase) -> None:
-    """Each fold can be trained and scored: every class in every training part, two rows in every part, a holdout.
+def classes_to_score(metric: str, n_classes: int) -> int:
+    """How many of the target's classes rows must have to get a score: to rank one takes another to compare it with."""
+    if not metric.startswith("roc_auc"):
+        return 0
+    return n_classes if metric == "roc_auc_ovr" else 2
+
+
+def check_split(development: Dataset, holdout: np.ndarray, use_case: UseCase) -> None:
+    """Each fold can be trained and scored, two rows in every part, and so can the holdout, which is there.
+
+    holdout: class codes or values `(n_rows,)`; the gate scores them, where the config promotes.
 
     Raises:
         DataError: one of these isn't so.
     """
     label, remedy = f"configs/{use_case.name}.toml", "use fewer folds (`tuning.folds`), or add rows"
     n_rows = len(development.y)
-    if not n_holdout:
+    if not len(holdout):
         raise DataError(
             f"{label}: `data.holdout` = {use_case.data.holdout} must hold out at least one row, but holds out none of "
             f"{n_rows}; raise it, or add rows"
         )
-    classes = development.ref.table.classes
+    classes, folds = development.ref.table.classes, use_case.tuning.folds
     for k, (train, valid) in enumerate(development.splits()):
         if min(len(train), len(valid)) < 2:
             raise DataError(
-                f"{label}: each of the {use_case.tuning.folds} folds needs at least 2 rows to train on and 2 to score, "
+                f"{label}: each of the {folds} folds needs at least 2 rows to train on and 2 to score, "
                 f"but fold {k} has {len(train)} and {len(valid)} of {n_rows} development rows; {remedy}"
             )
-        learned = set(np.unique(development.y[train]))
-        absent = [name for code, name in enumerate(classes) if code not in learned]
-        if absent:
+        if absent := _absent(development.y[train], classes):
             raise DataError(
-                f"{label}: each class must be in every training fold, but fold {k} of {use_case.tuning.folds} would be "
+                f"{label}: each class must be in every training fold, but fold {k} of {folds} would be "
                 f"trained without {_listed(absent)}; {remedy} of that class"
             )
+        _check_scored(development.y[valid], classes, use_case, f"fold {k} of {folds}", remedy)
+    if use_case.promotion:
+        _check_scored(holdout, classes, use_case, "the holdout", "raise `data.holdout`, or add rows")
+
+
+def _check_scored(y: np.ndarray, classes: Sequence[object], use_case: UseCase, part: str, remedy: str) -> None:
+    metric, absent = use_case.tuning.metric, _absent(y, classes)
+    needed = classes_to_score(metric, len(classes))
+    if len(classes) - len(absent) < needed:
+        raise DataError(
+            f"configs/{use_case.name}.toml: `tuning.metric` = {metric!r} needs rows of {needed} classes to give a "
+            f"score, but {part} lacks {_listed(absent)}; {remedy} of that class, or take another metric, such as "
+            "'neg_log_loss'"
+        )
+
+
+def _absent(y: np.ndarray, classes: Sequence[object]) -> list[object]:
+    """The classes that no row has."""
+    codes = set(np.unique(y))
+    return [name for code, name in enumerate(classes) if code not in codes]
 
 
 def _check_present(frame: pd.DataFrame, column: str, key: str, source: str) -> None:

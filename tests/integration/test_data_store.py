@@ -115,6 +115,15 @@ def test_growth_makes_a_version_in_which_no_row_has_moved():
     assert (after.loc[before.index] == before).all()
 
 
+def test_unchanged_rows_are_checked_against_a_new_metric():
+    rare = ROWS.assign(left=ROWS["left"].where(~ROWS["count"].between(3, 7), "maybe"))  # no row of them is in fold 0
+    first = prepared(rare)
+    config = use_case(rare)
+    ranked = config.model_copy(update={"tuning": config.tuning.model_copy(update={"metric": "roc_auc_ovr"})})
+    with pytest.raises(DataError, match=r"needs rows of 3 classes to give a score, but fold 0 of 3 lacks maybe"):
+        prepare(ranked, first.ref, TUESDAY)
+
+
 def placed(ref: DatasetRef) -> pd.Series:
     parts = [load_dataset(ref), load_dataset(ref, "holdout")]
     return pd.concat([pd.Series(part.fold, index=part.X["count"]) for part in parts])
