@@ -17,6 +17,11 @@ logger = logging.getLogger(__name__)
 # One process at a time decides on the champion of a registered model; the lock ends with the connection.
 LOCK = "SELECT pg_advisory_lock(hashtextextended('evertune.promotion/' || %(name)s, 0))"
 
+FOUND = PromotionDecision(
+    promote=True,
+    reason="it was found as champion: its run died before it could log that, or somebody moved the alias",
+)
+
 
 def promote(name: str, version: int, decision: PromotionDecision, *, seen: int | None, actor: str) -> bool:
     """Carry out a decision and log it; whether `version` is the champion now. Repeating it changes nothing.
@@ -31,6 +36,8 @@ def promote(name: str, version: int, decision: PromotionDecision, *, seen: int |
     with _locked(name):
         current = client.champion(name)
         live = None if current is None else current.version
+        if live is not None and live != version:
+            _log_unknown(name, live)
         if decision.promote and live != version:
             if live != seen:
                 raise RegistryError(
@@ -48,6 +55,14 @@ def promote(name: str, version: int, decision: PromotionDecision, *, seen: int |
 
 def _said(version: int | None) -> str:
     return "none" if version is None else f"version {version}"
+
+
+def _log_unknown(name: str, live: int) -> None:
+    """Log the champion first if the log knows another one, so that no champion is missing from it."""
+    promoted = [p.version for p in Ledger().promotions(name) if p.promoted]
+    known = promoted[-1] if promoted else None
+    if live != known:
+        Ledger().log_promotion(name, live, known, FOUND, "unknown")
 
 
 def _is_logged(name: str, version: int, decision: PromotionDecision, seen: int | None) -> bool:

@@ -89,6 +89,31 @@ def test_what_died_between_the_alias_and_the_log_is_finished_by_its_retry():
     assert log() == [(1, None, True, "a"), (2, 1, True, "b")]
 
 
+def test_a_promotion_that_died_before_it_was_logged_is_logged_by_the_next_gate(monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    promote(NAME, 1, YES, seen=None, actor="a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "log_promotion", die)
+        with pytest.raises(KeyboardInterrupt):
+            promote(NAME, 2, YES, seen=1, actor="b")
+    assert aliases() == {"champion": 2, "previous": 1}
+    promote(NAME, 3, NO, seen=2, actor="c")
+    promote(NAME, 3, NO, seen=2, actor="c")
+    assert log() == [(1, None, True, "a"), (2, 1, True, "unknown"), (3, 2, False, "c")]
+
+
+def test_an_alias_that_was_moved_by_hand_is_logged_by_the_next_gate():
+    promote(NAME, 1, YES, seen=None, actor="a")
+    promote(NAME, 2, YES, seen=1, actor="b")
+    client.set_alias(NAME, "champion", 1)
+    with pytest.raises(RegistryError, match="compared with version 2, but the champion is version 1 by now"):
+        promote(NAME, 3, YES, seen=2, actor="c")
+    promote(NAME, 3, YES, seen=1, actor="d")
+    assert log()[2:] == [(1, 2, True, "unknown"), (3, 1, True, "d")]
+
+
 def test_of_two_that_promote_at_once_one_wins_and_the_other_is_told():
     def attempt(version: int) -> str:
         try:
