@@ -1,7 +1,6 @@
 """Tables of figures: shown on the terminal, kept in `benchmarks/results/`."""
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as RichTable
+
+from shared.training import threads
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("metaflow", "optuna", "mlflow", "scikit-learn", "torch", "xgboost")
@@ -41,7 +42,7 @@ def keep(table: Table) -> None:
     """Write a table, with the machine it was measured on, to `results/<name>.json`."""
     content = asdict(table) | {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": threads.cores(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }

@@ -1,0 +1,20 @@
+"""The figures of a benchmark are kept with the machine that they were measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report
+from shared.training import threads
+
+
+def test_the_cores_are_told_also_where_the_system_knows_no_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    report.keep(report.Table("speed", "Speed", ["seconds"], [[1.5]]))
+    kept = json.loads((tmp_path / "speed.json").read_text())
+    assert (kept["rows"], kept["cores"]) == ([[1.5]], threads.cores())
