@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -54,7 +53,9 @@ class DataConfig(Frozen):
     @field_validator("source")
     @classmethod
     def _has_no_credentials(cls, source: str) -> str:
-        if re.search(r"://[^@\s]*@", source.partition("?")[0]):
+        from shared.settings import CREDENTIALS
+
+        if CREDENTIALS.search(source):
             raise ValueError("must have no credentials in it; give them by the environment (AWS_ACCESS_KEY_ID, …)")
         return source
 

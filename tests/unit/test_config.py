@@ -76,6 +76,22 @@ def test_overrides_reach_the_use_case() -> None:
     assert use_case.classical.sampler == StrategySpec(name="TPESampler", options={"seed": 1})
 
 
+@pytest.mark.parametrize(
+    "source", ["parquet:s3://key:hunter2@bucket/wine/*.parquet", "parquet:s3://key@bucket/wine?x=1"]
+)
+def test_a_source_with_credentials_is_refused_without_telling_them(source: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"`data\.source` must have no credentials in it; give them by the"
+    ) as refused:
+        load_use_case("digits", [f"data.source={source}"])
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_at_sign_in_a_query_is_no_credential() -> None:
+    source = "parquet:s3://bucket/wine.parquet?endpoint_override=minio@9000"
+    assert load_use_case("digits", [f"data.source={source}"]).data.source == source
+
+
 def test_the_flows_parser_reads_toml_and_the_json_of_the_local_runner_alike() -> None:
     from_toml = parse_use_case(Path("configs/digits.toml").read_text())
     assert parse_use_case(json.dumps(from_toml)) == from_toml
