@@ -4,7 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigError, ServiceError
@@ -23,6 +23,12 @@ class Settings(BaseSettings):
     data_root: str | None = Field(default=None, alias="EVERTUNE_DATA_ROOT")
     cores: int | None = Field(default=None, ge=1, alias="EVERTUNE_CORES")
 
+    @field_validator("home")
+    @classmethod
+    def _is_absolute(cls, home: Path) -> Path:
+        """A relative home starts at the project's root, so that it is one folder for all processes of a chain."""
+        return project_root() / home
+
     @property
     def datasets_uri(self) -> str:
         """Where dataset versions are kept: `EVERTUNE_DATA_ROOT`, else a folder of the home.
@@ -35,7 +41,7 @@ class Settings(BaseSettings):
                 "EVERTUNE_DATA_ROOT must have no credentials in it, since it stands in manifests and logs; "
                 "give them by the environment (AWS_ACCESS_KEY_ID, …) or a profile"
             )
-        return self.data_root or str(self.home.absolute() / "datasets")
+        return self.data_root or str(self.home / "datasets")
 
 
 def make_folder(folder: Path) -> None:

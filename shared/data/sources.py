@@ -60,7 +60,7 @@ def _torchvision(name: str) -> Source:
     import numpy as np
     from torchvision import datasets
 
-    folder = settings().home.absolute() / "downloads"
+    folder = settings().home / "downloads"
     try:
         parts = [getattr(datasets, name)(folder, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as err:  # URLError is an OSError; torchvision wraps some as RuntimeError
