@@ -6,8 +6,8 @@ from metaflow import Config, config_expr, schedule
 from obproject import ProjectFlow
 
 from shared.flow.data_steps import DataSteps
+from shared.flow.environment import prepare_environment
 from shared.flow.run import PARSER
-from shared.flow.user import ensure_user
 
 DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
@@ -20,5 +20,5 @@ class DataPrepFlow(DataSteps, ProjectFlow):
 
 
 if __name__ == "__main__":
-    ensure_user()
+    prepare_environment()
     DataPrepFlow()

@@ -5,9 +5,9 @@ from pathlib import Path
 from metaflow import Config, trigger_on_finish
 from obproject import ProjectFlow
 
+from shared.flow.environment import prepare_environment
 from shared.flow.hpo_steps import HPOSteps
 from shared.flow.run import PARSER
-from shared.flow.user import ensure_user
 
 DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
@@ -21,5 +21,5 @@ class DeepHPOFlow(HPOSteps, ProjectFlow):
 
 
 if __name__ == "__main__":
-    ensure_user()
+    prepare_environment()
     DeepHPOFlow()

@@ -5,9 +5,9 @@ from pathlib import Path
 from metaflow import Config, Parameter, card, current, step, trigger_on_finish
 from obproject import ProjectFlow
 
+from shared.flow.environment import prepare_environment
 from shared.flow.idle import idle_card
 from shared.flow.run import PARSER, pathspec
-from shared.flow.user import ensure_user
 
 DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
@@ -80,5 +80,5 @@ class SystemTuneFlow(ProjectFlow):
 
 
 if __name__ == "__main__":
-    ensure_user()
+    prepare_environment()
     SystemTuneFlow()

@@ -16,7 +16,7 @@ from shared.config import UseCase
 from shared.events.chain import Chain, utc_now
 from shared.events.graph import Flow, Graph
 from shared.events.logs import failure
-from shared.flow.user import ensure_user
+from shared.flow.environment import prepare_environment
 from shared.training import threads
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ChainRunner:
         A failed flow stops what waits for it. SIGINT, SIGTERM and SIGHUP stop everything that was started; a second
         signal kills it.
         """
-        ensure_user()
+        prepare_environment()
         self._main = asyncio.current_task()
         self._watch_signals()
         self._record(self.chain)
