@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 def show_summary(console: Console, chain: Chain) -> None:
     """What a finished chain has led to, and what to type next."""
+    from shared.registry.client import live_version
     from shared.storage.ledger import Ledger
 
-    ledger = Ledger()
-    summary = summarize(ledger.entries(chain.use_case), ledger.promotions(chain.use_case))
+    ledger, name = Ledger(), chain.use_case
+    summary = summarize(ledger.entries(name), ledger.promotions(name), live_version(name))
     elapsed = duration(((chain.finished_at or chain.started_at) - chain.started_at).total_seconds())
     unchanged = "" if summary.finished_by(chain) else ": nothing was due, data and config are unchanged"
     console.print(f"[green]done[/green] in {elapsed}{unchanged}", highlight=False)
@@ -50,8 +51,8 @@ def live_lines(summary: Summary, use_case: str) -> list[tuple[str, str]]:
     lines = []
     if summary.decision:
         lines.append(("gate", decision_line(summary.decision)))
-    if summary.champion:
-        lines.append(("champion", champion_line(summary.champion, summary.metric)))
+    if summary.decision or summary.live:
+        lines.append(("champion", champion_line(summary, use_case)))
     return [*lines, ("next", f"`evertune best {use_case}`, `evertune cards {use_case}`, `evertune registry`")]
 
 
@@ -67,11 +68,16 @@ def decision_line(decision: Promotion) -> str:
     return f"version {decision.version} {verdict}: {decision.reason}"
 
 
-def champion_line(champion: Promotion, metric: str) -> str:
+def champion_line(summary: Summary, use_case: str) -> str:
     """`digits version 3, neg_log_loss -0.0398 on the holdout, since 2026-11-24 06:30`."""
+    if summary.live is None:
+        return "none"
+    champion, version = summary.champion, f"{use_case} version {summary.live}"
+    if champion is None:
+        return f"{version}, by its alias in the registry: the gate hasn't logged that"
     score = champion.figures.get("challenger")
-    on_holdout = f", {metric} {_number(score)} on the holdout" if score is not None else ""
-    return f"{champion.use_case} version {champion.version}{on_holdout}, since {_local(champion.decided_at)}"
+    on_holdout = f", {summary.metric} {_number(score)} on the holdout" if score is not None else ""
+    return f"{version}{on_holdout}, since {_local(champion.decided_at)}"
 
 
 def show_end(console: Console, chain: Chain) -> None:

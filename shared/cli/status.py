@@ -74,6 +74,7 @@ def _show_use_case(console: Console, name: str) -> bool:
     """Show what the ledger knows of a use case; False where it knows nothing."""
     from shared.cli.show import live_lines, show_lines, show_studies
     from shared.events.summary import summarize
+    from shared.registry.client import live_version
     from shared.storage.ledger import Ledger
     from shared.storage.progress import progress
 
@@ -82,5 +83,5 @@ def _show_use_case(console: Console, name: str) -> bool:
     if not entries:
         return False
     show_studies(console, entries, progress([entry.study for entry in entries]))
-    show_lines(console, live_lines(summarize(entries, ledger.promotions(name)), name))
+    show_lines(console, live_lines(summarize(entries, ledger.promotions(name), live_version(name)), name))
     return True

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """The newest finished study of each variant, the gate's last decision, and the version that is served."""
+    """The newest finished study of each variant, the gate's last decision, and the version that is served.
+
+    champion: how it was promoted; None where the promotion log doesn't say so of `live`.
+    """
 
     studies: tuple[LedgerEntry, ...]
     decision: Promotion | None
+    live: int | None
     champion: Promotion | None
 
     @property
@@ -31,13 +35,14 @@ class Summary:
         return any(study.run in runs for study in self.studies)
 
 
-def summarize(entries: Sequence[LedgerEntry], promotions: Sequence[Promotion]) -> Summary:
-    """What the ledger knows of a use case. Promotions come oldest first."""
+def summarize(entries: Sequence[LedgerEntry], promotions: Sequence[Promotion], live: int | None) -> Summary:
+    """What the ledger knows of a use case. Promotions come oldest first; live: what the registry says is champion."""
     promoted = [p for p in promotions if p.promoted]
     return Summary(
         studies=tuple(newest_done(entries).values()),
         decision=promotions[-1] if promotions else None,
-        champion=promoted[-1] if promoted else None,
+        live=live,
+        champion=promoted[-1] if promoted and promoted[-1].version == live else None,
     )
 
 

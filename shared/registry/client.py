@@ -89,6 +89,19 @@ def champion(name: str) -> ModelVersion | None:
     return by_alias(name, CHAMPION)
 
 
+def live_version(name: str) -> int | None:
+    """Version of the champion; MLflow, which takes seconds to import, is asked only where its database can't be.
+
+    Raises:
+        RegistryError, ServiceError: MLflow can't be reached.
+    """
+    try:
+        return services.mlflow_alias(name, CHAMPION)
+    except ServiceError:
+        found = champion(name)
+        return found.version if found else None
+
+
 def by_alias(name: str, alias: str) -> ModelVersion | None:
     """The version that an alias stands at; None: there is no such model or alias."""
     with _registry(f"look up {name}@{alias}") as client:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from shared.cli.app import app
 from shared.domain import PromotionDecision, TrialSummary
+from shared.errors import ServiceError
 from shared.events.chain import Chain, utc_now
 from shared.events.graph import Flow, Graph
 from shared.events.watch import study_progress
+from shared.registry.client import live_version
 from shared.settings import settings
-from shared.storage import PostgresStorage
+from shared.storage import PostgresStorage, services
+from shared.storage.database import sqlalchemy_url
 from shared.storage.ledger import Ledger
+from tests.conftest import Server
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -36,6 +43,19 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EVERTUNE_HOME", str(tmp_path))
     settings.cache_clear()
     return tmp_path
+
+
+@pytest.fixture
+def registry(server: Server, mlflow_template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    """MLflow with three versions of `digits`."""
+    with server.fresh(mlflow_template) as url:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlalchemy_url(url))
+        settings.cache_clear()
+        client = MlflowClient(sqlalchemy_url(url), sqlalchemy_url(url))
+        client.create_registered_model("digits")
+        for _ in range(3):
+            client.create_model_version("digits", "/nowhere")
+        yield client
 
 
 def invoke(*args: str):
@@ -61,7 +81,8 @@ def finish(variant: str, run: str, objective: str = "flows/classical_hpo/objecti
     return name
 
 
-def test_status_shows_the_chain_the_studies_and_the_champion():
+def test_status_shows_the_chain_the_studies_and_the_champion(registry: MlflowClient):
+    registry.set_registered_model_alias("digits", "champion", "3")
     study = finish("classical", "ClassicalHPOFlow/7")
     Ledger().log_promotion("digits", 3, None, PromotionDecision(promote=True, reason="first"), "SystemTuneFlow/9")
     chain = Chain.begin("digits", Graph.of(Flow("DataPrepFlow", Path("a"))), 1, utc_now())
@@ -76,6 +97,30 @@ def test_status_shows_the_chain_the_studies_and_the_champion():
     assert "DataPrepFlow/5" in result.stdout
     assert study in result.stdout
     assert re.search(r"champion +digits version 3", result.stdout)
+
+
+def test_status_shows_what_is_live_where_the_alias_was_moved_by_hand(registry: MlflowClient):
+    finish("system", "SystemTuneFlow/9")
+    Ledger().log_promotion("digits", 3, None, PromotionDecision(promote=True, reason="first"), "SystemTuneFlow/9")
+    registry.set_registered_model_alias("digits", "champion", "2")
+
+    assert re.search(r"champion +digits version 2, by its alias", invoke("status", "digits").stdout)
+
+
+def test_what_is_live_is_known_where_mlflow_has_no_tables_yet_or_none_to_read(
+    registry: MlflowClient, database: str, monkeypatch: pytest.MonkeyPatch
+):
+    registry.set_registered_model_alias("digits", "champion", "2")
+    monkeypatch.setattr(services, "mlflow_alias", Mock(side_effect=ServiceError("it is a server")))
+    assert (live_version("digits"), live_version("other")) == (2, None)
+    monkeypatch.undo()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlalchemy_url(database))
+    settings.cache_clear()
+    assert live_version("digits") is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:hidden@127.0.0.1:1/mlflow")
+    settings.cache_clear()
+    with pytest.raises(ServiceError, match="can't be read by SQL"):
+        services.mlflow_alias("digits", "champion")
 
 
 def test_status_of_a_project_where_nothing_has_run_says_how_to_begin():

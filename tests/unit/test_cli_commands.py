@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from shared.cli.app import app
-from shared.cli.show import champion_line, decision_line, study_line, summary_lines
+from shared.cli.show import decision_line, live_lines, study_line, summary_lines
 from shared.config import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from shared.events.chain import Chain
 from shared.events.graph import Flow, Graph
@@ -96,20 +96,31 @@ def test_the_newest_finished_study_of_each_variant_counts():
 def test_a_chain_in_which_no_run_finished_a_study_had_nothing_to_do(run, tuned):
     chain = Chain.begin("digits", Graph.of(Flow("HPO", Path("a"))), 1, NOON).update("HPO", run=run)
 
-    assert summarize([entry()], []).finished_by(chain) is tuned
+    assert summarize([entry()], [], None).finished_by(chain) is tuned
 
 
-def test_the_champion_is_the_last_that_was_promoted():
-    summary = summarize([], [promotion(2), promotion(3), promotion(4, promoted=False)])
+LOG = [promotion(2), promotion(3), promotion(4, promoted=False)]
 
-    assert summary.champion == promotion(3)
-    assert summary.decision == promotion(4, promoted=False)
+
+@pytest.mark.parametrize(
+    ("why", "log", "live", "shown"),
+    [
+        ("as the gate has promoted it", LOG, 3, "digits version 3, r2 -0.03 on the holdout, since 2026-11-24"),
+        ("moved back by hand", LOG, 2, "digits version 2, by its alias in the registry: the gate hasn't logged that"),
+        ("promoted by a run that died", [], 1, "digits version 1, by its alias in the registry: the gate hasn't"),
+        ("the alias was deleted", LOG, None, "none"),
+    ],
+)
+def test_the_champion_is_what_the_registry_says(why, log, live, shown):
+    lines = dict(live_lines(summarize([entry(metric="r2")], log, live), "digits"))
+
+    assert lines["champion"].startswith(shown), why
+    assert "champion" not in dict(live_lines(summarize([], [], None), "digits"))
 
 
 def test_a_summary_reads_as_sentences():
     assert study_line(entry()) == "trial 17, neg_log_loss -0.0412 → digits-classical version 3"
     assert study_line(entry(model=None, version=None)) == "trial 17, neg_log_loss -0.0412"
     assert decision_line(promotion(4, promoted=False)) == "version 4 not promoted: it is better"
-    assert champion_line(promotion(), "r2").startswith("digits version 3, r2 -0.03 on the holdout, since 2026-11-24")
-    labels = [label for label, _ in summary_lines(summarize([entry(), entry("system")], [promotion()]), "digits")]
+    labels = [label for label, _ in summary_lines(summarize([entry(), entry("system")], [promotion()], 3), "digits")]
     assert labels == ["classical", "system", "gate", "champion", "next"]
