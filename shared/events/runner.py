@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ class ChainRunner:
     """Runs the chain of one use case on this machine.
 
     use_case: the effective config, which travels to the flows. root: the project's. force: start the studies anew.
-    idle: why a flow has nothing to do, so that it needn't be started; empty where it has.
+    idle: why a flow has nothing to do, so that it needn't be started; empty where it has. Asked once for each flow.
     cores: counts the machine's, for flows that share them. on_change: called with the chain's record after each event.
     """
 
@@ -50,7 +51,7 @@ class ChainRunner:
         self.chain = Chain.begin(use_case.name, graph, os.getpid(), now())
         self._use_case, self._graph, self._root, self._count_cores = use_case, graph, root, cores
         self._parameters = {"force": True} if force else {}
-        self._idle, self._on_change, self._now = idle, on_change, now
+        self._idle, self._on_change, self._now = cache(idle), on_change, now
         self._processes: dict[str, FlowProcess] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._main: asyncio.Task[Chain] | None = None
@@ -68,24 +69,28 @@ class ChainRunner:
         self._record(self.chain)
         self._configs = self._write_configs()
         try:
-            self._start_ready()
+            await self._start_ready()
             while self._running:
                 done, self._running = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
                 for flow in done:
                     flow.result()
-                self._start_ready()
+                await self._start_ready()
         except asyncio.CancelledError:
             logger.info("chain stopped", extra={"chain": self.chain.id})
         finally:
             await self._end()
         return self.chain
 
-    def _start_ready(self) -> None:
-        flows = self._due()
-        share_of = len(flows) + len(self.chain.names("running"))
+    async def _start_ready(self) -> None:
+        """Start what is due. Flows side by side share the cores, so there are never more of them than cores."""
+        flows, running, cores = self._due(), len(self.chain.names("running")), None
+        if len(flows) + running > 1:
+            available = await asyncio.to_thread(self._count_cores)
+            flows = flows[: max(0, available - running)]
+            cores = available // (len(flows) + running)
         for flow in flows:
             self._update(flow.name, state="running", started_at=self._now())
-            self._running.add(asyncio.create_task(self._run_flow(flow, share_of)))
+            self._running.add(asyncio.create_task(self._run_flow(flow, cores)))
 
     def _due(self) -> list[Flow]:
         """Flows to start now; one that has nothing to do counts as done, and what waits for it is looked at next."""
@@ -99,7 +104,7 @@ class ChainRunner:
             if not idle:
                 return ready
 
-    async def _run_flow(self, flow: Flow, share_of: int) -> None:
+    async def _run_flow(self, flow: Flow, cores: int | None) -> None:
         from shared.events.process import FlowProcess
 
         process = self._processes[flow.name] = FlowProcess(
@@ -108,7 +113,7 @@ class ChainRunner:
             log=self.chain.log(flow.name),
             configs=self._configs,
             triggers=[run for name in sorted(flow.upstreams) if (run := self.chain.flows[name].run)],
-            env=await self._environment(share_of),
+            env=self._environment(cores),
         )
         self._watch_signals()
         parameters = {name: value for name, value in self._parameters.items() if name in flow.parameters}
@@ -149,13 +154,10 @@ class ChainRunner:
             self._stopping = True
             self._main.cancel()
 
-    async def _environment(self, share_of: int) -> dict[str, str]:
+    def _environment(self, cores: int | None) -> dict[str, str]:
         """Import path of the flow, and its share of the cores if it doesn't have the machine for itself."""
         path = os.pathsep.join(filter(None, [str(self._root), os.environ.get("PYTHONPATH")]))
-        if share_of < 2:
-            return {"PYTHONPATH": path}
-        cores = await asyncio.to_thread(self._count_cores)
-        return {"PYTHONPATH": path, "EVERTUNE_CORES": str(max(1, cores // share_of))}
+        return {"PYTHONPATH": path} | ({"EVERTUNE_CORES": str(cores)} if cores else {})
 
     def _write_configs(self) -> dict[str, Path]:
         """The flows' Configs as files. The project's is TOML, as obproject reads it; JSON strings are TOML strings."""

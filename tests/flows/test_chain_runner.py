@@ -117,6 +117,19 @@ def test_flows_start_when_all_that_they_wait_for_has_finished(project: Path, mon
     assert "Both finished after" in result.output
 
 
+def test_on_one_core_flows_run_one_after_the_other(project: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
+    add_flow(project, "DataPrepFlow", body="pass")
+    add_flow(project, "Left", after=("DataPrepFlow",))
+    add_flow(project, "Right", after=("DataPrepFlow",))
+
+    result = CliRunner().invoke(app, ["run", "tiny"])
+
+    first, second = sorted((finished_chain().flows[name] for name in ("Left", "Right")), key=lambda f: f.started_at)
+    assert (result.exit_code, first.state, second.state) == (0, "done", "done"), result.output
+    assert first.finished_at <= second.started_at
+
+
 def test_the_cards_of_the_newest_runs_become_files(project: Path, home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("METAFLOW_DATASTORE_SYSROOT_LOCAL")  # with it, Metaflow looks for cards where it writes none
     add_flow(project, "DataPrepFlow", body="pass")

@@ -87,6 +87,20 @@ def test_a_flow_that_has_nothing_to_do_is_not_started_and_what_waits_for_it_come
     assert [(flow.state, flow.note) for flow in chain.chain.flows.values()] == [("idle", "no Prep"), ("idle", "no HPO")]
 
 
+def test_a_flow_is_asked_once_whether_it_has_something_to_do():
+    asked = []
+
+    def idle(flow: Flow) -> str:
+        asked.append(flow.name)
+        return "done" if flow.name == "Other" else ""
+
+    graph = Graph.of(PREP, Flow("Other", Path("c")))
+    chain = ChainRunner(use_case(classical={"objective": "o.py"}), graph, root=Path(), idle=idle)
+
+    assert chain._due() == chain._due() == [PREP]
+    assert sorted(asked) == ["Other", "Prep"]
+
+
 def test_the_database_is_asked_only_when_a_flow_has_run_for_a_while():
     chain = begun().update("Prep", state="running", started_at=NOW)
 
