@@ -79,7 +79,7 @@ def system_card(
         *_decision(decision, metric, model, champion),
         *_notes(result, notes),
         *_charts([pareto]),
-        *(_blend(pick) if pick else []),
+        *(_blend(pick, latency_budget_ms) if pick else []),
         *_charts([charts.history(trials, goal)]),
         *_space(trials, goal),
         *_charts([charts.durations(trials)]),
@@ -216,7 +216,7 @@ def _decision(
     ]
 
 
-def _blend(pick: TrialSummary) -> list[Any]:
+def _blend(pick: TrialSummary, budget_ms: float | None) -> list[Any]:
     from metaflow.cards import Markdown, Table
 
     body = system.blend_table(pick)
@@ -225,9 +225,18 @@ def _blend(pick: TrialSummary) -> list[Any]:
     choice = pick.user_attrs["system"]
     line = f"Preprocessing: {choice['preprocessing']}. Calibration: {choice['calibration']}."
     return [
-        Markdown(f"## The system that was picked\nTrial {pick.number}. {line}"),
+        Markdown(f"## The system that was picked\nTrial {pick.number}{_why(pick, budget_ms)}. {line}"),
         Table(body, headers=["Member", "Weight", "Parameters from", "Parameters"]),
     ]
+
+
+def _why(pick: TrialSummary, budget_ms: float | None) -> str:
+    """Why this trial, as `training.pick` has picked it."""
+    if budget_ms is None:
+        return ""
+    if pick.values[1] <= budget_ms:
+        return f", the best within {budget_ms:g} ms per row"
+    return f", the fastest, since none is within {budget_ms:g} ms per row"
 
 
 def _sentence(text: str) -> str:

@@ -184,7 +184,7 @@ def select(plan: Plan, stats: Sequence[WorkerStats], run: str) -> tuple[TuningRe
     """
     from shared.training.pick import pick
 
-    return hpo.select(plan, stats, run, pick=lambda trials: pick(trials, latency_budget_ms(plan)).trial)
+    return hpo.select(plan, stats, run, pick=lambda trials: pick(trials, latency_budget_ms(plan)))
 
 
 def retrain(plan: Plan, result: TuningResult) -> Retrained:

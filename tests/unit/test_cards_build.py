@@ -97,7 +97,7 @@ def test_a_study_of_several_objectives_has_a_history_of_each_and_a_front(directi
 
 
 def a_system_card(
-    decision: PromotionDecision | None, champion: ModelVersion | None
+    decision: PromotionDecision | None, champion: ModelVersion | None, budget_ms: float = 0.5
 ) -> tuple[str, list[dict[str, Any]]]:
     directions = ("maximize", "minimize")
     study, spec = a_study(12, directions), a_spec(variant="system", directions=directions)
@@ -105,7 +105,7 @@ def a_system_card(
     choice = {"members": members, "preprocessing": "standard", "calibration": "isotonic"}
     result, model = a_result(study, spec, system=choice), ModelVersion(name="digits", version=4)
     card = system_card(
-        study.trials, spec, result, model, decision, metric="accuracy", latency_budget_ms=0.5, champion=champion
+        study.trials, spec, result, model, decision, metric="accuracy", latency_budget_ms=budget_ms, champion=champion
     )
     return rendered(card)
 
@@ -136,6 +136,17 @@ def test_a_first_champion_is_not_compared_with_anything() -> None:
 def test_a_system_that_was_not_promoted_says_why() -> None:
     decision = PromotionDecision(promote=False, reason="the challenger is not better", figures={})
     assert "## Not promoted" in a_system_card(decision, None)[0]
+
+
+@pytest.mark.parametrize(
+    ("budget_ms", "why"),
+    [
+        (1.0, ", the best within 1 ms per row. Pre"),
+        (0.001, ", the fastest, since none is within 0.001 ms per row. Pre"),
+    ],
+)
+def test_a_system_card_says_why_the_trial_was_picked(budget_ms: float, why: str) -> None:
+    assert why in a_system_card(None, None, budget_ms)[0]
 
 
 def test_an_idle_card_says_why() -> None:
