@@ -28,7 +28,7 @@ def source_hash(source: str) -> str:
 class Frozen(BaseModel):
     """Base of the value objects: immutable, and strict about unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Table(Frozen):

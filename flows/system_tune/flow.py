@@ -43,7 +43,7 @@ class SystemTuneFlow(ProjectFlow):
         if not self.idle:
             from shared.flow import system
 
-            self.stats = system.tune(self.plan, worker=self.input, workers=len(self.workers))
+            self.stats = system.tune(self.plan, worker=self.input, workers=len(self.workers), task=current.pathspec)
         self.next(self.select)
 
     @step

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from shared.model import System
     from shared.tuning.select import Choose
-    from shared.tuning.worker import WorkerStats
+    from shared.tuning.worker import Evaluate, WorkerStats
 
 logger = logging.getLogger(__name__)
 
@@ -111,17 +111,27 @@ def start_anew(study: str) -> None:
     Ledger().forget(study)
 
 
-def tune(plan: Plan, worker: int, workers: int) -> WorkerStats:
-    """Run trials in this process, one of `workers` on the cores, until the study's budget is full."""
+def tune(plan: Plan, worker: int, workers: int, task: str) -> WorkerStats:
+    """Run trials in this process, one of `workers` on the cores, until the study's budget is full.
+
+    task: pathspec, by which another attempt at it knows what an earlier one left running.
+    """
     from shared.training import threads
 
     threads.limit(threads.share(workers))
-    from shared.data.store import load_dataset
-    from shared.training.evaluate import evaluator
     from shared.tuning.worker import run_worker
 
-    metric, seed = plan.use_case.tuning.metric, plan.study.seed
-    return run_worker(plan.study, evaluator(plan.code, load_dataset(plan.data), metric, seed), worker=worker)
+    return run_worker(plan.study, evaluation(plan), worker=worker, owner=task)
+
+
+def evaluation(plan: Plan) -> Evaluate:
+    """The function that the study optimizes. An `objective(trial)` brings its own data."""
+    if plan.code.kind == "trial":
+        return plan.code.objective
+    from shared.data.store import load_dataset
+    from shared.training.evaluate import evaluator
+
+    return evaluator(plan.code, load_dataset(plan.data), plan.use_case.tuning.metric, plan.study.seed)
 
 
 def select(

@@ -49,7 +49,7 @@ class HPOSteps(FlowSpec):
         if not self.idle:
             from shared.flow import hpo
 
-            self.stats = hpo.tune(self.plan, worker=self.input, workers=len(self.workers))
+            self.stats = hpo.tune(self.plan, worker=self.input, workers=len(self.workers), task=current.pathspec)
         self.next(self.select)
 
     @step

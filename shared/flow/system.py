@@ -164,8 +164,11 @@ def latency_budget_ms(plan: Plan) -> float:
     return plan.use_case.system.latency_budget_ms
 
 
-def tune(plan: Plan, worker: int, workers: int) -> WorkerStats:
-    """Run trials in this process, one of `workers` on the cores, until the study's budget is full."""
+def tune(plan: Plan, worker: int, workers: int, task: str) -> WorkerStats:
+    """Run trials in this process, one of `workers` on the cores, until the study's budget is full.
+
+    task: pathspec, by which another attempt at it knows what an earlier one left running.
+    """
     from shared.training import threads
 
     threads.limit(threads.share(workers))
@@ -173,7 +176,7 @@ def tune(plan: Plan, worker: int, workers: int) -> WorkerStats:
 
     system = search(plan)
     spec = plan.study.model_copy(update={"warm_starts": tuple(system.initial_trials())})
-    return run_worker(spec, system.evaluate, worker=worker)
+    return run_worker(spec, system.evaluate, worker=worker, owner=task)
 
 
 def select(plan: Plan, stats: Sequence[WorkerStats], run: str) -> tuple[TuningResult, list[FrozenTrial]]:

@@ -29,7 +29,13 @@ from shared.storage.trials import Row, StudyTrials, Writes, attributes, frozen_t
 if TYPE_CHECKING:
     import optuna
 
+    from shared.storage.leases import Leases
+
 MAX_KEY_CHARACTERS = 512  # of Optuna's columns
+
+
+class NoRoomError(Exception):
+    """A trial can't run now: as many have finished, or may still finish, as the study's budget allows."""
 
 
 class Told:
@@ -75,7 +81,8 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         self._grace_period = grace_period
         self._stale_trial_callback = heartbeat_stale_trial_callback
         self._url = url and database.without_password(url)
-        self._link = Link(lambda: optuna_tables.connect(url), self._lost)
+        self._link = Link(lambda: self._connect(url), self._lost)
+        self._leases: Leases | None = None
         self._running: dict[int, Told] = {}
         self._trials: dict[int, StudyTrials] = {}
         self._directions: dict[int, list[StudyDirection]] = {}
@@ -96,7 +103,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
             return int(_one(connection.execute(statements.CREATE_STUDY, values))[0])
 
         try:
-            return self._run(work)
+            return self.run(work)
         except errors.UniqueViolation:
             raise DuplicatedStudyError(f"a study's name must be new, but there is one called {study_name!r}") from None
 
@@ -109,7 +116,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
 
         with self._link.lock:
             self._forget_study(study_id)
-            if not self._run(work):
+            if not self.run(work):
                 raise _no_study(study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -151,20 +158,25 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
             "complete": utc(template_trial.datetime_complete) if template_trial else None,
             "writes": writes.dumps(),
         }
+        leases = self._leases if state == TrialState.RUNNING and self._is_leased(study_id) else None
 
-        def work(connection: psycopg.Connection, again: bool) -> Row:
+        def work(connection: psycopg.Connection, again: bool) -> Row | None:
             if again and start and (found := connection.execute(statements.CREATED, values).fetchone()):
                 return found
             with connection.pipeline():
                 connection.execute(statements.LOCK_STUDY, values)
-                created = connection.execute(statements.create_trial(writes.kinds), values)
-            return _one(created)
+                create = statements.create_trial(writes.kinds, leased=leases is not None)
+                created = connection.execute(create, values | self._claim(study_id))
+            return created.fetchone()
 
         with self._link.lock:
             try:
-                trial_id = int(self._run(work)[0])
+                row = self.run(work)
             except errors.ForeignKeyViolation:
                 raise _no_study(study_id) from None
+            if row is None:
+                raise NoRoomError(study_id)
+            trial_id = int(row[0])
             if state == TrialState.RUNNING:
                 self._running[trial_id] = Told(study_id)
             return trial_id
@@ -197,7 +209,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         self._write(trial_id, writes)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        at = utc(datetime.now())
+        at, runs = utc(datetime.now()), state == TrialState.RUNNING
 
         def work(connection: psycopg.Connection, again: bool) -> tuple[Row | None, Row | None, bool]:
             writes = Writes()
@@ -206,20 +218,26 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
             if values is not None:
                 writes.values(values)
             given = {"trial_id": trial_id, "state": state.name, "at": at, "writes": writes.dumps()}
+            tell = statements.tell_trial(writes.kinds, leased=self._leases is not None, runs=runs)
             with connection.pipeline():
-                told = connection.execute(statements.tell_trial(writes.kinds), given)
+                if self._leases:
+                    given |= self._claim(self._leases.study_id)
+                    if runs:
+                        connection.execute(statements.LOCK_STUDY, given)
+                told = connection.execute(tell, given)
                 now = connection.execute(statements.TRIAL, [trial_id])
             return told.fetchone(), now.fetchone(), again
 
         with self._link.lock:
-            before, now, again = self._run(work)
+            before, now, again = self.run(work)
             if before is None or now is None:
                 raise _no_trial(trial_id)
-            done_before = again and before[1]
-            if not done_before:
-                self.check_trial_is_updatable(trial_id, TrialState[before[0]])
-                if state == TrialState.RUNNING and before[0] != state.WAITING.name:
-                    return False
+            found, changed, by_this = before
+            if not changed and not (again and by_this):
+                self.check_trial_is_updatable(trial_id, TrialState[found])
+                if found == "WAITING":
+                    raise NoRoomError(now[-1])
+                return False
             self._keep(frozen_trial(now), study_id=now[-1])
             return True
 
@@ -254,7 +272,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
     # ---- heartbeats
 
     def record_heartbeat(self, trial_id: int) -> None:
-        self._run(lambda connection, _: connection.execute(statements.HEARTBEAT, [trial_id]))
+        self.run(lambda connection, _: connection.execute(statements.HEARTBEAT, [trial_id]))
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         interval = self._heartbeat_interval or 0
@@ -266,6 +284,20 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
 
     def get_heartbeat_stale_trial_callback(self) -> Callable[[optuna.Study, FrozenTrial], None] | None:
         return self._stale_trial_callback
+
+    # ---- budgets
+
+    def lease(self, leases: Leases | None) -> None:
+        """From now on trials of its study run under a worker's leases, and in its budget; None: no longer."""
+        with self._link.lock:
+            self._leases = leases
+            if leases:
+                self.run(lambda connection, _: leases.hold(connection))
+
+    def count_finished(self, study_id: int) -> int:
+        """Trials of a study that count against its budget."""
+        with self._link.lock:
+            return self._news(study_id).n_finished
 
     # ---- the connection
 
@@ -292,16 +324,24 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    def _connect(self, url: str | None) -> psycopg.Connection:
+        connection = optuna_tables.connect(url)
+        if self._leases:
+            self._leases.hold(connection)
+        return connection
+
     def _lost(self, forked: bool) -> None:
         """The server may have lost what wasn't durable; the running trials of a forked process are its parent's."""
         self._trials.clear()
         self._ended = None
         if forked:
             self._running.clear()
+            self._leases = None
         for told in self._running.values():
             told.unsent.update(told.all)
 
-    def _run(self, work: Callable[[psycopg.Connection, bool], Result]) -> Result:
+    def run(self, work: Callable[[psycopg.Connection, bool], Result]) -> Result:
+        """`work(connection, again)` on the connection, as `Link.run` does it."""
         try:
             return self._link.run(work)
         except psycopg.IntegrityError:
@@ -327,7 +367,14 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
             return read.fetchall() if read else []
 
         with self._link.lock:
-            return self._run(work)
+            return self.run(work)
+
+    def _is_leased(self, study_id: int) -> bool:
+        return self._leases is not None and self._leases.study_id == study_id
+
+    def _claim(self, study_id: int) -> dict[str, Any]:
+        """What a statement wants to know that makes a trial run within a budget."""
+        return self._leases.values | {"study_id": study_id, **self._trials_of(study_id).news} if self._leases else {}
 
     # ---- trials of this process and what it knows of others
 
@@ -341,7 +388,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
                 outbox().add(self)
                 return
             self._writable(trial_id)
-            self._run(lambda connection, _: self._send(connection, trial_id, writes, durable=True))
+            self.run(lambda connection, _: self._send(connection, trial_id, writes, durable=True))
 
     @staticmethod
     def _send(connection: psycopg.Connection, trial_id: int, writes: Writes, *, durable: bool) -> psycopg.Cursor[Row]:
@@ -381,8 +428,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         """The study's trials, those read again that may have changed."""
 
         def since() -> dict[str, Any]:
-            known = self._trials_of(study_id)
-            return {"study_id": study_id, "number": known.next_number, "unfinished": known.unfinished}
+            return {"study_id": study_id, **self._trials_of(study_id).news}
 
         rows = self._read(statements.NEWS, since)
         if not rows:
@@ -411,7 +457,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
     def _set_study_attribute(self, kind: str, study_id: int, key: str, value: Any) -> None:
         statement = statements.SET_STUDY_ATTRIBUTE.format(kind=kind)
         values = {"study_id": study_id, "key": _key(key), "value": json.dumps(value)}
-        if not self._run(lambda connection, _: connection.execute(statement, values).rowcount):
+        if not self.run(lambda connection, _: connection.execute(statement, values).rowcount):
             raise _no_study(study_id)
 
 

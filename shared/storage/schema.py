@@ -14,7 +14,7 @@ from shared.errors import ServiceError
 
 logger = logging.getLogger(__name__)
 
-HEAD = "0001"
+HEAD = "0002"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # The revision that the database is at.

@@ -50,12 +50,14 @@ ON CONFLICT (study_id, key) DO UPDATE SET value_json = EXCLUDED.value_json
 """
 
 _OF_TRIALS = "params values intermediate_values user_attributes system_attributes heartbeats"
+# In an order that no foreign key refuses.
 DELETE_STUDY = (
     *(
         f"DELETE FROM trial_{table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = %(study_id)s)"
         for table in _OF_TRIALS.split()
     ),
     "DELETE FROM trials WHERE study_id = %(study_id)s",
+    "DELETE FROM evertune.leases WHERE study_id = %(study_id)s",
     "DELETE FROM study_directions WHERE study_id = %(study_id)s",
     "DELETE FROM study_user_attributes WHERE study_id = %(study_id)s",
     "DELETE FROM study_system_attributes WHERE study_id = %(study_id)s",
@@ -136,16 +138,37 @@ _CONTENT = {
 LOCK_STUDY = "SELECT study_id FROM studies WHERE study_id = %(study_id)s FOR NO KEY UPDATE"
 
 
+# Whether a study's budget has room for one more: `known` of its trials had finished when the ones from `number` on, and
+# the `unfinished` before, were still to be read.
+_ROOM = """%(budget)s > %(known)s + (
+    SELECT count(*) FROM (
+        SELECT trial_id, state FROM trials WHERE study_id = %(study_id)s AND number >= %(number)s
+        UNION ALL
+        SELECT trial_id, state FROM trials WHERE trial_id = ANY(%(unfinished)s::int[]) AND number < %(number)s) t
+    WHERE state IN ('COMPLETE', 'PRUNED')
+       OR (state = 'RUNNING' AND EXISTS (SELECT FROM evertune.leases l WHERE l.trial_id = t.trial_id)))"""
+
+_LEASE = """,
+leased AS (
+    INSERT INTO evertune.leases (trial_id, study_id, worker, owner, expires)
+    SELECT trial_id, %(study_id)s, %(worker)s, %(owner)s, clock_timestamp() + make_interval(secs => %(lease_s)s)
+    FROM writable)"""
+
+_END_LEASE = """,
+ended AS (DELETE FROM evertune.leases l USING writable WHERE l.trial_id = writable.trial_id)"""
+
+
 @lru_cache(maxsize=64)
-def create_trial(kinds: Iterable[str]) -> str:
-    """A new trial, with what its template has; returns its id and number."""
+def create_trial(kinds: Iterable[str], *, leased: bool) -> str:
+    """A new trial, with what its template has; returns its id and number. leased: only where the budget has room."""
+    room, lease = (f"WHERE {_ROOM}", _LEASE) if leased else ("", "")
     return f"""
 WITH writable AS (
     INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete)
-    SELECT coalesce(max(number) + 1, 0), %(study_id)s, %(state)s::text::trialstate,
-           %(start)s::timestamp, %(complete)s::timestamp
-    FROM trials WHERE study_id = %(study_id)s
-    RETURNING trial_id, number){_contents(kinds)}
+    SELECT coalesce((SELECT max(number) + 1 FROM trials WHERE study_id = %(study_id)s), 0), %(study_id)s,
+           %(state)s::text::trialstate, %(start)s::timestamp, %(complete)s::timestamp
+    {room}
+    RETURNING trial_id, number){_contents(kinds)}{lease}
 SELECT trial_id, number FROM writable"""
 
 
@@ -164,11 +187,14 @@ SELECT (SELECT state::text FROM found) {later}"""
 
 
 @lru_cache(maxsize=64)
-def tell_trial(kinds: Iterable[str]) -> str:
-    """Write to an unfinished trial and change its state; returns its state before, and whether it had this very end.
+def tell_trial(kinds: Iterable[str], *, leased: bool, runs: bool) -> str:
+    """Write to an unfinished trial and change its state; returns its state before, whether it was changed, and whether
+    it had been changed by this very statement before.
 
-    A trial becomes RUNNING only from WAITING.
+    A trial becomes RUNNING (`runs`) only from WAITING. leased: only where the budget has room.
     """
+    room = f"AND {_ROOM}" if leased and runs else ""
+    lease = (_LEASE if runs else _END_LEASE) if leased else ""
     return f"""
 WITH given AS (SELECT %(state)s::text::trialstate AS state, %(at)s::timestamp AS at),
 found AS (
@@ -176,14 +202,15 @@ found AS (
     FROM trials WHERE trial_id = %(trial_id)s FOR NO KEY UPDATE),
 writable AS (
     SELECT trial_id FROM found, given
-    WHERE found.state = 'WAITING' OR (found.state = 'RUNNING' AND given.state <> 'RUNNING')){_contents(kinds)},
+    WHERE (found.state = 'WAITING' OR (found.state = 'RUNNING' AND given.state <> 'RUNNING')) {room}
+){_contents(kinds)}{lease},
 told AS (
     UPDATE trials t
     SET state = given.state,
         datetime_start = CASE WHEN given.state = 'RUNNING' THEN at ELSE t.datetime_start END,
         datetime_complete = CASE WHEN given.state NOT IN ('RUNNING', 'WAITING') THEN at ELSE t.datetime_complete END
     FROM writable, given WHERE t.trial_id = writable.trial_id)
-SELECT found.state::text, found.state = given.state
+SELECT found.state::text, EXISTS (SELECT FROM writable), found.state = given.state
        AND at = CASE WHEN given.state = 'RUNNING' THEN datetime_start ELSE datetime_complete END
 FROM found, given"""
 

@@ -1,24 +1,25 @@
-"""Studies as a whole."""
+"""Studies as a whole, without Optuna."""
 
 from __future__ import annotations
 
-import logging
+from psycopg import errors
 
-from shared.storage import database
-from shared.storage.postgres import PostgresStorage
+from shared.storage import database, statements
 
-logger = logging.getLogger(__name__)
-
-# A study's places in its budget go with its trials.
-FORGET_SLOTS = "DELETE FROM evertune.slots WHERE study = %s"
+STUDY_ID = "SELECT study_id FROM studies WHERE study_name = %s"
 
 
 def delete_study(name: str) -> None:
-    """Delete a study's trials and what holds its budget; nothing happens where there is no such study."""
-    storage = PostgresStorage()
-    try:
-        storage.delete_study(storage.get_study_id_from_name(name))
-    except KeyError:
-        logger.info("no study to delete", extra={"study": name})
-    with database.connect() as connection:
-        connection.execute(FORGET_SLOTS, [name])
+    """Delete a study, its trials and their leases; nothing happens where there is no such study.
+
+    Raises:
+        ServiceError: the database can't be reached.
+    """
+    with database.connect() as connection, connection.transaction():
+        try:
+            found = connection.execute(STUDY_ID, [name]).fetchone()
+        except errors.UndefinedTable:  # Optuna makes its tables with the first study
+            return
+        if found:
+            for statement in statements.DELETE_STUDY:
+                connection.execute(statement, {"study_id": found[0]})

@@ -77,6 +77,7 @@ class StudyTrials:
 
     def __init__(self) -> None:
         self.distributions: dict[str, BaseDistribution] = {}
+        self.n_finished = 0  # COMPLETE or PRUNED
         self._trials: list[FrozenTrial] = []
         self._at: dict[int, int] = {}
         self._unfinished: set[int] = set()
@@ -87,9 +88,9 @@ class StudyTrials:
         return self._trials[-1].number + 1 if self._trials else 0
 
     @property
-    def unfinished(self) -> list[int]:
-        """Ids of the trials that may have changed."""
-        return list(self._unfinished)
+    def news(self) -> dict[str, Any]:
+        """What a statement wants to know that reads or counts what may have changed."""
+        return {"known": self.n_finished, "number": self.next_number, "unfinished": list(self._unfinished)}
 
     def update(self, rows: Iterable[Row]) -> None:
         """Take in trials that were read again, or for the first time."""
@@ -102,14 +103,17 @@ class StudyTrials:
             self._put(trial)
 
     def _put(self, trial: FrozenTrial) -> None:
+        if trial._trial_id in self._at and trial._trial_id not in self._unfinished:
+            return
         at = self._at.setdefault(trial._trial_id, len(self._trials))
         self._trials[at : at + 1] = [trial]
         for name, distribution in trial.distributions.items():
             self.distributions.setdefault(name, distribution)
-        if trial.state.is_finished():
-            self._unfinished.discard(trial._trial_id)
-        else:
+        if not trial.state.is_finished():
             self._unfinished.add(trial._trial_id)
+            return
+        self._unfinished.discard(trial._trial_id)
+        self.n_finished += trial.state != TrialState.FAIL
 
     def in_states(self, states: Container[TrialState] | None) -> list[FrozenTrial]:
         """The trials in some of the states, by number."""

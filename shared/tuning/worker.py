@@ -23,20 +23,19 @@ from shared.tuning.study import open_study
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
-    from shared.storage.slots import Slot, Slots
+    from shared.storage import PostgresStorage
+    from shared.storage.leases import Leases
 
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[["optuna.Trial"], float | Sequence[float]]
-OnTrial = Callable[["FrozenTrial"], None]
 
 # A worker that waits for the others' last trials looks again after the first, then after twice as long, up to the last.
 POLL_S = (0.02, 1.0)
 # How often a worker looks for trials whose worker died.
-REAP_S = 2.0
+LOOK_S = 2.0
 ERROR_CHARACTERS = 2000
 
 
@@ -58,16 +57,16 @@ def run_worker(
     evaluate: Evaluate,
     *,
     worker: int = 0,
-    storage: BaseStorage | None = None,
-    on_trial: OnTrial | None = None,
+    owner: str = "",
 ) -> WorkerStats:
     """Run trials of a study in this process until as many as its budget have finished, over all workers.
 
     A trial that raises is FAIL, with the end of its traceback as user attribute `error`; its configuration is run once
-    more, and so is that of a trial whose worker died. The study stops early for the reasons of `stopping`, between two
-    trials: none is cut off. `timeout_s` counts from this call.
+    more, and so is that of a trial whose worker died or stood still for longer than a lease. The study stops early for
+    the reasons of `stopping`, between two trials: none is cut off. `timeout_s` counts from this call.
 
-    worker: 0 enqueues the warm starts, so there must be one. on_trial: called with each trial that this worker ended.
+    worker: 0 enqueues the warm starts, so there must be one. owner: by which an attempt at a task knows what an earlier
+    attempt left running.
 
     Raises:
         ServiceError: the database was lost.
@@ -75,14 +74,19 @@ def run_worker(
     """
     from optuna.exceptions import StorageInternalError
 
+    from shared.storage import PostgresStorage
+
+    storage = PostgresStorage()
     try:
         with _sigterm_exits():
-            return _Worker(spec, evaluate, worker, open_study(spec, storage, worker), on_trial).run()
+            return _Worker(spec, evaluate, worker, open_study(spec, storage, worker), storage, owner).run()
     except StorageInternalError as err:
         raise ServiceError(
             f"study {spec.name} needs its database, but lost it ({err.__cause__ or err}); what has finished is kept: "
             "run the flow again when `evertune services status` shows it running"
         ) from err
+    finally:
+        storage.close()
 
 
 @dataclass
@@ -91,22 +95,23 @@ class _Worker:
     evaluate: Evaluate
     worker: int
     study: optuna.Study
-    on_trial: OnTrial | None = None
+    storage: PostgresStorage
+    owner: str
     trials: int = 0
     evaluate_s: float = 0.0
     last_error: str = ""
     started: float = field(default_factory=time.perf_counter)
-    reaped: float = -math.inf
+    looked: float = -math.inf
 
     def run(self) -> WorkerStats:
-        from shared.storage.slots import Slots
+        from shared.storage.leases import Leases
 
         cpu_s = _cpu_s()
         self.study._thread_local.in_optimize_loop = True  # a sampler or an objective may call `study.stop()`
         if self.worker == 0:
             enqueue_warm_starts(self.study, self.spec)
-        with Slots(self.spec.name, self.spec.n_trials, self.worker) as slots:
-            stopped = self._loop(slots)
+        with Leases(self.storage, self.study._study_id, self.spec.n_trials, self.owner) as leases:
+            stopped = self._loop(leases)
         return WorkerStats(
             self.worker,
             self.trials,
@@ -117,52 +122,62 @@ class _Worker:
             stopped,
         )
 
-    def _loop(self, slots: Slots) -> str:
+    def _loop(self, leases: Leases) -> str:
+        from shared.storage.postgres import NoRoomError
+
         pause = POLL_S[0]
         while not (stopped := self._reason_to_stop()):
-            self._reap(slots)
-            slot = slots.reserve()
-            if slot is not None:
-                self._run_trial(slot)
-                pause = POLL_S[0]
-            elif slots.full:
-                break
-            else:
+            self._give_back(leases)
+            try:
+                trial = self.study.ask()
+            except NoRoomError:
+                if leases.is_full():
+                    break
                 time.sleep(pause)
                 pause = min(2 * pause, POLL_S[1])
+            else:
+                self._run_trial(trial)
+                pause = POLL_S[0]
         return stopped
 
-    def _reap(self, slots: Slots) -> None:
-        if time.perf_counter() - self.reaped < REAP_S:
+    def _give_back(self, leases: Leases) -> None:
+        if time.perf_counter() - self.looked < LOOK_S:
             return
-        self.reaped = time.perf_counter()
-        for trial_id in slots.reap():
-            fail(self.study, trial_id, "worker lost", "worker lost: its process or machine died")
+        self.looked = time.perf_counter()
+        for trial_id in leases.give_back():
+            enqueue_again(self.study, self.storage.get_trial(trial_id))
 
     def _reason_to_stop(self) -> str:
         if self.study._stop_flag:
             return "stopped by its sampler or objective"
         return reason_to_stop(self.spec, self.study.get_trials(deepcopy=False), time.perf_counter() - self.started)
 
-    def _run_trial(self, slot: Slot) -> None:
-        trial = self.study.ask()
+    def _run_trial(self, trial: optuna.Trial) -> None:
         try:
-            slot.attach(trial._trial_id)
             state, values = self._evaluate(trial)
         except Exception as err:  # noqa: BLE001  # whatever an objective raises costs one trial
             self.last_error = _tail(err)
             fail(self.study, trial._trial_id, "raised", self.last_error)
-            slot.release()
         except BaseException as err:
-            with suppress(Exception):  # what can't be told now is found by `reap`
+            with suppress(Exception):  # what can't be told now is given back when the lease is over
                 fail(self.study, trial._trial_id, INTERRUPTED, repr(err))
-                slot.release()
             raise
         else:
-            self.study.tell(trial, values, state, skip_if_finished=True)  # if this worker was taken for dead
-            slot.finish()
+            self._tell(trial, state, values)
         self.trials += 1
-        self._ended(trial)
+        logger.info("trial ended", extra={"study": self.spec.name, "trial": trial.number, "worker": self.worker})
+
+    def _tell(self, trial: optuna.Trial, state: TrialState, values: tuple[float, ...] | None) -> None:
+        """Tell how a trial ended; if this worker was taken for dead, the trial has ended before, and that counts."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        try:
+            self.study.tell(trial, values, state)
+        except (UpdateFinishedTrialError, ValueError):
+            if self.storage.get_trial(trial._trial_id).state != TrialState.FAIL:
+                raise
+            logger.warning("trial ended too late", extra={"study": self.spec.name, "trial": trial.number})
 
     def _evaluate(self, trial: optuna.Trial) -> tuple[TrialState, tuple[float, ...] | None]:
         from optuna import TrialPruned
@@ -176,11 +191,6 @@ class _Worker:
         finally:
             self.evaluate_s += time.perf_counter() - started
 
-    def _ended(self, trial: optuna.Trial) -> None:
-        logger.info("trial ended", extra={"study": self.spec.name, "trial": trial.number, "worker": self.worker})
-        if self.on_trial is not None:
-            self.on_trial(self.study._storage.get_trial(trial._trial_id))
-
 
 def enqueue_warm_starts(study: optuna.Study, spec: StudySpec) -> None:
     """Let the warm starts be the next trials, as many as the budget has room for, each once per study."""
@@ -189,18 +199,29 @@ def enqueue_warm_starts(study: optuna.Study, spec: StudySpec) -> None:
 
 
 def fail(study: optuna.Study, trial_id: int, cause: str, error: str) -> None:
-    """Tell that a running trial failed, and enqueue its configuration once more unless it is a rerun itself."""
+    """Tell that a running trial failed, and enqueue its configuration once more; nothing where it has ended."""
+    from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
 
-    trial = study._storage.get_trial(trial_id)
-    if trial.state.is_finished():
+    storage = study._storage
+    try:
+        storage.set_trial_user_attr(trial_id, "cause", cause)
+        storage.set_trial_user_attr(trial_id, "error", error)
+        storage.set_trial_state_values(trial_id, TrialState.FAIL)
+    except UpdateFinishedTrialError:
         return
-    study._storage.set_trial_user_attr(trial_id, "cause", cause)
-    study._storage.set_trial_user_attr(trial_id, "error", error)
-    study.tell(trial.number, state=TrialState.FAIL)
-    logger.warning("trial failed", extra={"study": study.study_name, "trial": trial.number, "cause": cause})
-    if trial.params and "rerun_of" not in trial.user_attrs:
-        study.enqueue_trial(trial.params, user_attrs={"rerun_of": trial.number})
+    enqueue_again(study, storage.get_trial(trial_id))
+
+
+def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Let the configuration of a failed trial be run once more, unless it was a second run itself."""
+    logger.warning(
+        "trial failed",
+        extra={"study": study.study_name, "trial": trial.number, "cause": trial.user_attrs.get("cause")},
+    )
+    params = trial.system_attrs.get("fixed_params", {}) | trial.params
+    if params and "rerun_of" not in trial.user_attrs:
+        study.enqueue_trial(params, user_attrs={"rerun_of": trial.number})
 
 
 def tune_in_memory(

@@ -22,8 +22,9 @@ from optuna.study import StudyDirection
 from shared.errors import ServiceError
 from shared.settings import settings
 from shared.storage import PostgresStorage, database, embedded, schema, services
+from shared.storage.leases import Leases
 from shared.storage.ledger import Ledger
-from shared.storage.slots import Slots
+from shared.storage.postgres import NoRoomError
 from tests.conftest import Server, copy_home, remove_home
 
 ASK = "from shared.storage import services; print(services.database_url())"
@@ -106,18 +107,18 @@ def test_a_server_that_was_killed_is_found_again_by_all_who_use_it(stopped_home:
 
     storage = PostgresStorage()
     study = optuna.create_study(storage=storage, study_name="s")
-    with Slots("s", 2, 0) as slots:
-        slot = slots.reserve()
-        assert slot is not None
+    with Leases(storage, study._study_id, budget=2) as leases:
         trial = study.ask()
-        slot.attach(trial._trial_id)
+        trial.suggest_float("x", 0, 1)
         kill_server(stopped_home)
         study.tell(trial, 1.0)
-        slot.finish()
         kill_server(stopped_home)
-        assert slots.reserve() is not None
-        assert slots.reserve() is None
-    assert [t.value for t in study.get_trials()] == [1.0]
+        study.ask()
+        with pytest.raises(NoRoomError):
+            study.ask()
+        assert not leases.is_full()
+    assert [t.params for t in study.get_trials()] == [trial.params, {}]
+    assert [t.value for t in study.get_trials()] == [1.0, None]
     kill_server(stopped_home)
     out, err = start_process().communicate()
     assert (out.startswith("postgresql://"), err) == (True, "")

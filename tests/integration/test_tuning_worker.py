@@ -292,18 +292,10 @@ def test_a_killed_worker_costs_one_trial_and_its_configuration_is_run_once_more(
     os.kill(victim.pid, signal.SIGKILL)
     victim.join(60)
     run_worker(spec(), hangs_once, worker=1)
-    lost, rerun = trials(spec())[:2]
+    lost = trials(spec())[0]
     assert (lost.state, lost.user_attrs["cause"]) == (TrialState.FAIL, "worker lost")
-    assert (rerun.params, rerun.user_attrs["rerun_of"]) == (lost.params, 0)
+    assert [t.params for t in trials(spec()) if t.user_attrs.get("rerun_of") == 0] == [lost.params]
     assert counts(spec()) == {"COMPLETE": 6, "FAIL": 1}
-
-
-def test_each_trial_that_ended_is_shown_to_the_caller() -> None:
-    seen: list[FrozenTrial] = []
-    stats: WorkerStats = run_worker(spec(n_trials=3), square, on_trial=seen.append)
-    assert [trial.number for trial in seen] == [0, 1, 2]
-    assert all(trial.state == TrialState.COMPLETE for trial in seen)
-    assert stats.trials == 3
 
 
 def test_progress_counts_trials_by_state_and_shows_the_best() -> None:
