@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 import warnings
@@ -183,6 +184,8 @@ def _start(home: Path) -> Exception | None:
 
     As root, the server runs as the user `pgserver`, and the folders above it are opened to be traversed.
     """
+    if _listens(home):
+        return RuntimeError("a server listens there, but lets nobody in")
     _forget_dead_server(home)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR isn't set
@@ -201,6 +204,22 @@ def _forget_dead_server(home: Path) -> None:
     if pid is None or not _is_postmaster(pid, home):
         (Path(_socket_folder(home) or folder) / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
         (folder / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _listens(home: Path) -> bool:
+    """Whether a process listens on the server's socket: one that starts, is full, or runs in another container.
+
+    Two servers on one folder would destroy it, and a process of another container can't be seen by its number.
+    """
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1.0)
+        try:
+            client.connect(str(Path(_socket_folder(home) or _data_folder(home)) / ".s.PGSQL.5432"))
+        except (BlockingIOError, TimeoutError):  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def _is_postmaster(pid: int, home: Path) -> bool:
