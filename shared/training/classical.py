@@ -17,12 +17,21 @@ if TYPE_CHECKING:
     from shared.domain import Dataset, Table
 
 Report = Callable[[int, float], None]
+Check = Callable[[Any], None]
 
 
-def cross_validate(estimator: Any, data: Dataset, metric: str, report: Report | None = None, seed: int = 0) -> float:
+def cross_validate(
+    estimator: Any,
+    data: Dataset,
+    metric: str,
+    report: Report | None = None,
+    seed: int = 0,
+    check: Check | None = None,
+) -> float:
     """Mean score over the folds of the dataset, each by a fresh clone of the estimator.
 
-    `report(k, mean)` is called after fold k with the mean so far; it may raise to give up.
+    `check` is called with each fitted clone, `report(k, mean)` after fold k with the mean so far; they may raise to
+    give up.
 
     Raises:
         ObjectiveError: the estimator can't be fitted or scored, e.g. a classifier without `predict_proba`.
@@ -33,6 +42,8 @@ def cross_validate(estimator: Any, data: Dataset, metric: str, report: Report | 
     table, results = data.ref.table, list[float]()
     for k, (train, valid) in enumerate(data.splits()):
         fitted = fit(clone(estimator), data.X.iloc[train], data.y[train], seed)
+        if check is not None:
+            check(fitted)
         results.append(score(metric, table, data.y[valid], scores(fitted, data.X.iloc[valid], table)))
         if report is not None:
             report(k, fmean(results))

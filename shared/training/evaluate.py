@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shared.domain import Dataset, DatasetRef
-from shared.errors import DataError
-from shared.model import Member, System
+from shared.errors import DataError, ObjectiveError
+from shared.model import Member, ModelError, System, save
 from shared.training import classical
 from shared.training.scoring import check_metric
 from shared.tuning.objective import Objective, check_value
@@ -32,7 +32,8 @@ def evaluator(objective: Objective, data: Dataset, metric: str, seed: int = 0) -
     Raises:
         ConfigError: the metric can't score this target.
         DataError: a deep objective's features aren't numbers.
-        ObjectiveError: the objective's file can't be imported; (by the function) what it returned breaks the contract.
+        ObjectiveError: the objective's file can't be imported; (by the function) what it returned breaks the contract,
+            or couldn't be registered.
         optuna.TrialPruned: (by the function) the study's pruner gives the trial up.
     """
     _ = objective.module  # a file that can't be imported is told before the first trial
@@ -40,9 +41,11 @@ def evaluator(objective: Objective, data: Dataset, metric: str, seed: int = 0) -
         check_metric(metric, data.ref.table)
     if objective.deep:
         check_numbers(data)
+    check = partial(_check_savable, set(), data.ref.table)
 
     def evaluate(trial: optuna.Trial) -> float | tuple[float, ...]:
-        values = check_value(_value(objective, trial, data, metric, seed + trial.number), len(trial.study.directions))
+        value = _value(objective, trial, data, metric, seed + trial.number, check)
+        values = check_value(value, len(trial.study.directions))
         return values if len(values) > 1 else values[0]
 
     return evaluate
@@ -97,19 +100,46 @@ def fit_member(
     return Member(name, _fit(objective, params, _rows_alone(X, y, table), best_epoch, seed))
 
 
-def _value(objective: Objective, trial: optuna.Trial, data: Dataset, metric: str, seed: int) -> Any:
+def _check_savable(checked: set[frozenset[type]], table: Table, fitted: Any) -> None:
+    """Refuse what couldn't be registered with the first model of its make, not after the whole study.
+
+    checked: the makes that are known to be savable, each as the types that a model is made of.
+
+    Raises:
+        ObjectiveError: it can't be saved without pickle.
+    """
+    parts = fitted.get_params().values() if hasattr(fitted, "get_params") else fitted.modules()
+    make = frozenset(map(type, [fitted, *parts]))
+    if make in checked:
+        return
+    try:
+        save(System(classical.signature(table), (Member("model", fitted),)))
+    except ModelError as err:
+        raise ObjectiveError(f"`build(trial)` must return a model that can be registered: {err}") from err
+    checked.add(make)
+
+
+def _value(
+    objective: Objective, trial: optuna.Trial, data: Dataset, metric: str, seed: int, check: classical.Check
+) -> Any:
     if objective.kind == "trial":
         return objective.objective(trial)
     if objective.kind == "data":
         return objective.objective(trial, data)
     report = partial(_report, trial)
     if objective.deep:
-        return _best_epoch_score(objective, trial, data, metric, report, seed)
-    return classical.cross_validate(objective.build(trial), data, metric, report, seed)
+        return _best_epoch_score(objective, trial, data, metric, report, seed, check)
+    return classical.cross_validate(objective.build(trial), data, metric, report, seed, check)
 
 
 def _best_epoch_score(
-    objective: Objective, trial: optuna.Trial, data: Dataset, metric: str, report: classical.Report, seed: int
+    objective: Objective,
+    trial: optuna.Trial,
+    data: Dataset,
+    metric: str,
+    report: classical.Report,
+    seed: int,
+    check: classical.Check,
 ) -> float:
     """Trained on one split only, since epochs cost more than folds: the first, or by time the one with the newest rows.
 
@@ -119,15 +149,21 @@ def _best_epoch_score(
 
     rows, valid = list(data.splits())[-1 if data.ordered else 0]
     with deep.seeded(seed):
+        module = objective.build(trial)
+
+        def on_epoch(epoch: int, value: float) -> None:
+            check(module)
+            report(epoch, value)
+
         fit = deep.train(
-            objective.build(trial),
+            module,
             objective.fit_plan(trial),
             data.X.iloc[rows],
             data.y[rows],
             table=data.ref.table,
             metric=metric,
             valid=(data.X.iloc[valid], data.y[valid]),
-            on_epoch=report,
+            on_epoch=on_epoch,
             seed=seed,
         )
     trial.set_user_attr("best_epoch", fit.best_epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from textwrap import dedent
+from unittest.mock import Mock
 
 import numpy as np
 import optuna
@@ -13,7 +14,7 @@ from shared.config import load_use_case
 from shared.data.prepare import in_memory
 from shared.domain import Dataset
 from shared.errors import ConfigError, ObjectiveError
-from shared.training import threads
+from shared.training import evaluate, threads
 from shared.training.evaluate import evaluator, fit_member, retrain
 from shared.training.scoring import score
 from shared.tuning.objective import Objective
@@ -167,6 +168,67 @@ def test_an_own_train_sees_only_the_rows_that_a_member_is_fitted_on(data):
     member = fit_member(objective(source), {"max_features": 2}, data.X[:300], data.y[:300], data.ref.table)
 
     assert member.estimator.warm_start is True
+
+
+OWN_CLASS = """
+    from sklearn.linear_model import LogisticRegression
+
+    class Mine(LogisticRegression):
+        pass
+
+    def build(trial):
+        mine = trial.suggest_categorical("mine", [False, True])
+        return (Mine if mine else LogisticRegression)(max_iter=9999)
+"""
+OWN_BRANCH = """
+    from torch import nn
+
+    class Mine(nn.Linear):
+        def forward(self, rows):
+            return super().forward(rows / 1000 if rows.sum() > 0 else rows)
+
+    def build(trial):
+        return Mine(30, 2)
+
+    def fit_plan(trial):
+        return {"lr": 0.001, "batch_size": 64, "epochs": 6}
+"""
+
+
+def test_what_could_not_be_registered_fails_in_its_first_fold_and_the_rest_of_the_space_goes_on(data):
+    tried = optuna.create_study(direction="maximize")
+    for mine in (False, True, False):
+        tried.enqueue_trial({"mine": mine})
+
+    tried.optimize(evaluator(objective(OWN_CLASS), data, "neg_log_loss"), n_trials=3, catch=ObjectiveError)
+
+    found = [(trial.state.name, len(trial.intermediate_values)) for trial in tried.trials]
+    assert found == [("COMPLETE", 5), ("FAIL", 0), ("COMPLETE", 5)]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (OWN_CLASS.replace("[False, True]", "[True]"), r"holds .*\.Mine; build it of"),
+        (OWN_BRANCH, "torch.export takes, but"),
+    ],
+    ids=["classical", "deep"],
+)
+def test_what_could_not_be_registered_is_told_by_the_first_trial(source, message, data):
+    with pytest.raises(
+        ObjectiveError, match=rf"`build\(trial\)` must return a model that can be registered: .*{message}"
+    ):
+        study(evaluator(objective(source), data, "neg_log_loss"), 1)
+
+
+@pytest.mark.parametrize("source", [FOREST, DEEP], ids=["classical", "deep"])
+def test_models_of_one_make_are_saved_once_to_see_whether_they_can_be(source, data, monkeypatch):
+    saved = Mock(wraps=evaluate.save)
+    monkeypatch.setattr(evaluate, "save", saved)
+
+    study(evaluate.evaluator(objective(source), data, "neg_log_loss"), 3)
+
+    assert saved.call_count == 1
 
 
 def test_a_script_without_train_cannot_be_retrained(data):
