@@ -60,7 +60,7 @@ def _runs(use_case: UseCase) -> list[Run]:
     from metaflow import namespace
 
     from shared.events.graph import read_graph
-    from shared.events.summary import newest_done
+    from shared.flow.plan import newest_done
     from shared.settings import project_root
     from shared.storage.ledger import Ledger
 

@@ -42,7 +42,7 @@ def best(
 ) -> None:
     """The best parameters, as a snippet of Python."""
     from shared.config import load_use_case
-    from shared.events.summary import newest_done
+    from shared.flow.plan import newest_done
     from shared.storage.ledger import Ledger
 
     load_use_case(use_case)

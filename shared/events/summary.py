@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.domain import Variant
+from shared.flow.plan import newest_done
 
 if TYPE_CHECKING:
     from shared.events.chain import Chain
@@ -44,11 +44,3 @@ def summarize(entries: Sequence[LedgerEntry], promotions: Sequence[Promotion], l
         live=live,
         champion=promoted[-1] if promoted and promoted[-1].version == live else None,
     )
-
-
-def newest_done(entries: Sequence[LedgerEntry]) -> dict[Variant, LedgerEntry]:
-    """The study of each variant that finished last."""
-    done = sorted((e for e in entries if e.state == "done"), key=lambda e: e.updated_at)
-    by_variant = {entry.variant: entry for entry in done}
-    order: tuple[Variant, ...] = ("classical", "deep", "system")
-    return {variant: by_variant[variant] for variant in order if variant in by_variant}

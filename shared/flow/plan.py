@@ -113,6 +113,15 @@ def warm_started(spec: StudySpec, use_case: UseCase, earlier: Sequence[LedgerEnt
     return spec.model_copy(update=update)
 
 
+def newest_done(entries: Sequence[LedgerEntry]) -> dict[Variant, LedgerEntry]:
+    """The finished study of each variant that was asked for last, in the order of the chain.
+
+    A run that finds its study done says so in the ledger, so that going back to an earlier objective counts.
+    """
+    done = sorted((e for e in entries if e.state == "done"), key=lambda e: e.updated_at)
+    return dict(sorted({e.variant: e for e in done}.items()))  # classical, deep, system
+
+
 def same_objective(entries: Sequence[LedgerEntry], spec: StudySpec) -> list[LedgerEntry]:
     """The finished studies of the same objective on other dataset versions."""
     return [
@@ -131,14 +140,13 @@ def top_trials(entry: LedgerEntry) -> tuple[TrialSummary, ...]:
 
 def outcome(plan: Plan, result: TuningResult, retrained: Retrained | None) -> dict[str, object]:
     """What the ledger remembers of a finished study; later studies and the system start from its `top` trials."""
-    best, top = result.best, [result.best, *(trial for trial in result.top if trial.params != result.best.params)]
     return {
-        "trial": best.number,
-        "value": best.values[0],
+        "trial": result.best.number,
+        "value": result.best.values[0],
         "metric": plan.use_case.tuning.metric,
         "budget": plan.study.n_trials,
         "counts": dict(result.counts),
-        "top": [trial.model_dump(mode="json") for trial in top],
+        "top": [trial.model_dump(mode="json") for trial in result.top],
         "objective": plan.objective.label if plan.objective else None,
         "objective_hash": plan.study.objective_hash,
         "note": result.note,

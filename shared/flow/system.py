@@ -15,7 +15,7 @@ from shared.config import SystemConfig, UseCase
 from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult
 from shared.errors import DataError, FlowError, ObjectiveError, UnloadableModelError
 from shared.flow import hpo
-from shared.flow.plan import Plan, Retrained, claimed, extended, idle_reason, top_trials
+from shared.flow.plan import Plan, Retrained, claimed, extended, idle_reason, newest_done, top_trials
 from shared.storage.ledger import Ledger, LedgerEntry
 
 if TYPE_CHECKING:
@@ -91,12 +91,8 @@ def complete_dataset(ledger: Ledger, use_case: UseCase, dataset: str) -> Dataset
 
 
 def upstream_studies(entries: Sequence[LedgerEntry], use_case: UseCase) -> dict[str, LedgerEntry]:
-    """The finished study of each member that was asked for last, by the metric of now; some may have none.
-
-    A run that finds its study done says so in the ledger, so that going back to an earlier objective counts.
-    """
-    fits = [e for e in entries if e.state == "done" and e.outcome["metric"] == use_case.tuning.metric]
-    newest = {e.variant: e for e in sorted(fits, key=lambda e: e.updated_at)}
+    """The newest finished study of each member, by the metric of now; some may have none."""
+    newest = newest_done([e for e in entries if e.outcome.get("metric") == use_case.tuning.metric])
     return {member: newest[member] for member in use_case.members if member in newest}
 
 
@@ -153,8 +149,7 @@ def search(plan: Plan) -> SystemSearch:
     ledger, members = Ledger(), {}
     for name, entry in plan.upstream.items():
         objective = Objective.from_source(ledger.source(entry.outcome["objective_hash"]), entry.outcome["objective"])
-        top = top_trials(entry)
-        members[name] = UpstreamMember(objective, top[0], top)
+        members[name] = UpstreamMember(objective, top_trials(entry))
     metric, budget_ms = plan.use_case.tuning.metric, latency_budget_ms(plan)
     return SystemSearch(members, load_dataset(plan.data), metric, budget_ms, plan.study.seed, BlobCache(plan.data))
 

@@ -31,11 +31,14 @@ ATTRIBUTE = "system"
 
 @dataclass(frozen=True)
 class UpstreamMember:
-    """What an HPO study hands on: its objective, its best trial, and the best few (`top`, best first)."""
+    """What an HPO study hands on: its objective, and its best trials of distinct parameters (`top`), best first."""
 
     objective: Objective
-    best: TrialSummary
-    top: Sequence[TrialSummary] = ()
+    top: Sequence[TrialSummary]
+
+    @property
+    def best(self) -> TrialSummary:
+        return self.top[0]
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -44,9 +47,8 @@ class UpstreamMember:
 
     def ranked(self, origin: Origin) -> TrialSummary:
         """The upstream trial of a rank, or the last one there is; for "around" it is the best."""
-        trials = [self.best, *(t for t in self.top if t.params != self.best.params)]
         rank = 0 if origin == "around" else KNOWN.index(origin)
-        return trials[min(rank, len(trials) - 1)]
+        return self.top[min(rank, len(self.top) - 1)]
 
 
 class MemberChoice(Frozen):

@@ -17,7 +17,7 @@ from shared.training.classical import signature
 from shared.training.latency import median_ms
 from shared.training.oof import Cache, Configuration, FoldScores, OutOfFold, preprocessings
 from shared.training.scoring import check_metric, score
-from shared.training.space import ATTRIBUTE, Origin, SystemChoice, SystemSpace, UpstreamMember
+from shared.training.space import ATTRIBUTE, SystemChoice, SystemSpace, UpstreamMember
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["DIRECTIONS", "SystemSearch", "UpstreamMember"]
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
-_ORIGINS: Mapping[Origin, str] = {
-    "best": "the upstream best",
-    "second": "the upstream second",
-    "third": "the upstream third",
-    "around": "searched around the upstream best",
-}
 
 
 class SystemSearch:
@@ -96,16 +90,6 @@ class SystemSearch:
         members = tuple(c.fit(self.data, seed=self.seed) for c in configurations)
         calibrator = self._calibrator(choice, [self.oof.all(c) for c in configurations])
         return System(signature(self.data.ref.table), members, choice.weights, calibrator)
-
-    def describe(self, trial: TrialSummary) -> dict[str, str]:
-        """What a trial chose, in words, for the log and the card."""
-        choice = SystemChoice.of(trial)
-        return {
-            "members": " + ".join(f"{member.weight:.2f} {name}" for name, member in choice.members.items()),
-            "preprocessing": choice.preprocessing,
-            "calibration": choice.calibration,
-            **{f"{name} parameters": _ORIGINS[member.origin] for name, member in choice.members.items()},
-        }
 
     def _configurations(self, choice: SystemChoice) -> list[Configuration]:
         return [self._configuration(choice, name) for name in choice.members]

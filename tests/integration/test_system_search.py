@@ -111,7 +111,7 @@ def upstream(source: str, *params: dict[str, Any], **user_attrs: Any) -> Upstrea
     trials = tuple(
         TrialSummary(number=i, values=(-0.1 - i,), params=p, user_attrs=user_attrs) for i, p in enumerate(params)
     )
-    return UpstreamMember(Objective.from_source(dedent(source), "objectives/iris.py"), trials[0], trials)
+    return UpstreamMember(Objective.from_source(dedent(source), "objectives/iris.py"), trials)
 
 
 def search(*, budget_ms: float = 1e6, cached: Memory = SHARED, **members: UpstreamMember) -> SystemSearch:
@@ -335,18 +335,6 @@ def test_a_retrained_system_goes_through_its_native_files(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     assert model.load(tmp_path).scores(system.data.X) == pytest.approx(fitted.scores(system.data.X), abs=1e-6)
-
-
-def test_the_description_is_in_words():
-    system = search()
-    trial = run(system, BOTH | {"share.classical": 0.25, "calibration": "temperature"})[0]
-    assert system.describe(trial) == {
-        "members": "0.25 classical + 0.75 deep",
-        "preprocessing": "none",
-        "calibration": "temperature",
-        "classical parameters": "the upstream best",
-        "deep parameters": "the upstream best",
-    }
 
 
 def test_a_regression_of_one_member_is_tuned_and_retrained():

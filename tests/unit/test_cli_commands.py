@@ -15,7 +15,8 @@ from shared.cli.show import decision_line, live_lines, study_line, summary_lines
 from shared.config import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from shared.events.chain import Chain
 from shared.events.graph import Flow, Graph
-from shared.events.summary import newest_done, summarize
+from shared.events.summary import summarize
+from shared.flow.plan import newest_done
 from shared.storage.ledger import LedgerEntry, Promotion
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
