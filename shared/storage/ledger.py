@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from shared.domain import DatasetRef, PromotionDecision, Variant, source_hash
 from shared.errors import DataError
 from shared.storage.database import connect
+from shared.storage.refusal import explained
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +85,11 @@ WHERE use_case = %(use_case)s AND NOT EXISTS (
 ORDER BY recorded_at DESC LIMIT 1
 """
 
-SAVE_SOURCE = "INSERT INTO evertune.objective_sources (hash, source) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+SAVE_SOURCE = (
+    "INSERT INTO evertune.objective_sources (hash, source) VALUES (%(hash)s, %(source)s) ON CONFLICT DO NOTHING"
+)
 
-SOURCE = "SELECT source FROM evertune.objective_sources WHERE hash = %s"
+SOURCE = "SELECT source FROM evertune.objective_sources WHERE hash = %(hash)s"
 
 ENTRY_COLUMNS = "name AS study, use_case, variant, fingerprint, state, run, outcome, note, updated_at"
 
@@ -143,7 +146,7 @@ WHERE use_case = %(use_case)s ORDER BY id
 class Ledger:
     """Reads and writes the ledger. Holds nothing open, so it may be used from any thread.
 
-    Every method raises ServiceError where the database can't be reached.
+    Every method raises ServiceError where the database can't be reached, or refuses.
     """
 
     def record_dataset(self, ref: DatasetRef, run: str) -> None:
@@ -163,9 +166,8 @@ class Ledger:
 
     def dataset_run(self, ref: DatasetRef) -> str:
         """Pathspec of the run that recorded a dataset version."""
-        with connect() as connection:
-            row = connection.execute(DATASET_RUN, {"use_case": ref.use_case, "fingerprint": ref.fingerprint}).fetchone()
-        return str(row[0]) if row else ""
+        rows = self._rows(DATASET_RUN, use_case=ref.use_case, fingerprint=ref.fingerprint)
+        return str(rows[0][0]) if rows else ""
 
     def newest_dataset(self, use_case: str) -> DatasetRef | None:
         return next(iter(self.datasets(use_case)), None)
@@ -196,8 +198,7 @@ class Ledger:
     def save_source(self, source: str) -> str:
         """Keep an objective's source; returns the SHA-256 of its text, in hex."""
         digest = source_hash(source)
-        with connect() as connection:
-            connection.execute(SAVE_SOURCE, [digest, source])
+        self._execute(SAVE_SOURCE, hash=digest, source=source)
         return digest
 
     def source(self, digest: str) -> str:
@@ -206,14 +207,13 @@ class Ledger:
         Raises:
             DataError: no such source was kept in this database, or it was changed there.
         """
-        with connect() as connection:
-            row = connection.execute(SOURCE, [digest]).fetchone()
-        if row is None:
+        rows = self._rows(SOURCE, hash=digest)
+        if not rows:
             raise DataError(
                 f"an objective's source must be on record to be loaded, but {digest[:12]} isn't; "
                 "run the flow that tunes it against this database first"
             )
-        source = str(row[0])
+        source = str(rows[0][0])
         if source_hash(source) != digest:
             raise DataError(
                 f"an objective's source must be the text that was kept, but {digest[:12]} has been changed in "
@@ -292,8 +292,7 @@ class Ledger:
 
     def promotions(self, use_case: str) -> list[Promotion]:
         """Decisions of the gate, oldest first."""
-        with connect() as connection, connection.cursor(row_factory=class_row(Promotion)) as cursor:
-            return cursor.execute(PROMOTIONS, {"use_case": use_case}).fetchall()
+        return self._rows(PROMOTIONS, class_row(Promotion), use_case=use_case)
 
     def _transition(self, statement: str, name: str, **values: Any) -> LedgerEntry:
         self._execute(statement, name=name, **values)
@@ -311,16 +310,18 @@ class Ledger:
         return entry
 
     def _execute(self, statement: str, **values: Any) -> None:
-        with connect() as connection:
+        with connect() as connection, explained(connection):
             connection.execute(statement, values)
 
+    def _rows(self, statement: str, row_factory: Any = tuple_row, **values: Any) -> list[Any]:
+        with connect() as connection, explained(connection), connection.cursor(row_factory=row_factory) as cursor:
+            return cursor.execute(statement, values).fetchall()
+
     def _refs(self, statement: str, **values: Any) -> list[DatasetRef]:
-        with connect() as connection:
-            return [DatasetRef.model_validate(ref) for (ref,) in connection.execute(statement, values)]
+        return [DatasetRef.model_validate(ref) for (ref,) in self._rows(statement, **values)]
 
     def _entries(self, statement: str, **values: Any) -> list[LedgerEntry]:
-        with connect() as connection, connection.cursor(row_factory=class_row(LedgerEntry)) as cursor:
-            return cursor.execute(statement, values).fetchall()
+        return self._rows(statement, class_row(LedgerEntry), **values)
 
 
 def _finite(value: Any) -> Any:

@@ -9,6 +9,7 @@ from psycopg.errors import UndefinedTable
 from psycopg.rows import class_row
 
 from shared.storage import database
+from shared.storage.refusal import explained
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,13 @@ def progress(study_names: Sequence[str]) -> dict[str, Progress]:
     """Progress by study name; a study that has no trial yet may be missing.
 
     Raises:
-        ServiceError: the database can't be reached.
+        ServiceError: the database can't be reached, or refuses.
     """
-    with database.connect() as connection, connection.cursor(row_factory=class_row(Progress)) as cursor:
+    with (
+        database.connect() as connection,
+        explained(connection),
+        connection.cursor(row_factory=class_row(Progress)) as cursor,
+    ):
         try:
             return {row.study: row for row in cursor.execute(PROGRESS, [list(study_names)])}
         except UndefinedTable:  # Optuna makes its tables with the first study

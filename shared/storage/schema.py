@@ -11,6 +11,7 @@ import psycopg
 from psycopg import errors
 
 from shared.errors import ServiceError
+from shared.storage.refusal import explained
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +31,15 @@ def ensure(connection: psycopg.Connection, connect: Callable[[], psycopg.Connect
     connect: opens another connection to the same database, for the migrations.
 
     Raises:
-        ServiceError: a newer Evertune has migrated this database.
+        ServiceError: a newer Evertune has migrated this database, or its user may not.
     """
-    if revision(connection) == HEAD:
-        return
-    with exclusive(connection):
-        if (found := revision(connection)) != HEAD:
-            _upgrade(connect, found)
-            logger.info("schema migrated", extra={"from": found, "to": HEAD})
+    with explained(connection):
+        if revision(connection) == HEAD:
+            return
+        with exclusive(connection):
+            if (found := revision(connection)) != HEAD:
+                _upgrade(connect, found)
+                logger.info("schema migrated", extra={"from": found, "to": HEAD})
 
 
 def revision(connection: psycopg.Connection) -> str | None:
@@ -63,11 +65,14 @@ def _upgrade(connect: Callable[[], psycopg.Connection], found: str | None) -> No
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
+    from sqlalchemy.exc import DBAPIError
 
     config = Config(attributes={"connect": connect})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     try:
         command.upgrade(config, "head")
+    except DBAPIError as err:
+        raise err.orig or err from None
     except CommandError as err:
         raise ServiceError(
             f"Evertune's tables must be at a revision up to {HEAD}, but are at {found!r}, which a newer Evertune "
