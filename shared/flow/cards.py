@@ -32,12 +32,11 @@ def study_card(
     model: ModelVersion | None = None,
     *,
     metrics: Sequence[str] = (),
-    notes: Sequence[str] = (),
 ) -> list[Any]:
     """The card of an HPO flow: a list of Metaflow card components.
 
     trials: all of the study. result: None where no trial is complete. model: the registered version, if any.
-    metrics: a name per direction (default: `value`). notes: sentences shown below the facts.
+    metrics: a name per direction (default: `value`).
     """
     goals = _goals(spec, metrics)
     body = _charts(charts.history(trials, goal) for goal in goals)
@@ -45,7 +44,7 @@ def study_card(
         body += _charts([system.pareto(trials, goals[0], goals[1], pick=result.best.number if result else None)])
     return [
         *_facts(spec, result, goals[0], trials, model),
-        *_notes(result, notes),
+        *_note(result),
         *body,
         *_space(trials, goals[0]),
         *_charts([charts.curves(trials, goals[0], STEPS.get(spec.variant, "Step")), charts.durations(trials)]),
@@ -64,7 +63,6 @@ def system_card(
     metric: str = "value",
     latency_budget_ms: float | None = None,
     champion: ModelVersion | None = None,
-    notes: Sequence[str] = (),
 ) -> list[Any]:
     """The card of `SystemTuneFlow`: a list of Metaflow card components.
 
@@ -77,7 +75,7 @@ def system_card(
     return [
         *_facts(spec, result, goal, trials, model),
         *_decision(decision, metric, model, champion),
-        *_notes(result, notes),
+        *_note(result),
         *_charts([pareto]),
         *(_blend(pick, latency_budget_ms) if pick else []),
         *_charts([charts.history(trials, goal)]),
@@ -148,11 +146,10 @@ def _identity(spec: StudySpec) -> str:
     )
 
 
-def _notes(result: TuningResult | None, notes: Sequence[str]) -> list[Any]:
+def _note(result: TuningResult | None) -> list[Any]:
     from metaflow.cards import Markdown
 
-    said = [note for note in (result.note if result else "", *notes) if note]
-    return [Markdown("\n\n".join(f"**Note.** {_sentence(note)}" for note in said))] if said else []
+    return [Markdown(f"**Note.** {_sentence(result.note)}")] if result and result.note else []
 
 
 def _charts(made: Iterable[Spec | None]) -> list[Any]:
