@@ -136,9 +136,9 @@ def shifts(drift: Described) -> Any:
     y = alt.Y("column:N", sort=None, title=None, axis=alt.Axis(domain=False, ticks=False))
     base = alt.Chart(alt.Data(values=rows))
     limits = alt.Chart(alt.Data(values=[{"at": STABLE}, {"at": SHIFTED}]))
-    rules = limits.mark_rule(color=GRAY, strokeDash=[5, 4]).encode(x="at:Q")
+    rules = limits.mark_rule(color=GRAY, strokeDash=[5, 4]).encode(x=alt.X("at:Q"))
     bars = base.mark_bar(height={"band": 0.65}).encode(x=x, y=y, color=alt.Color("color:N", scale=None))
-    text = base.mark_text(align="left", dx=5, color=INK).encode(x=x, y=y, text="label:N")
+    text = base.mark_text(align="left", dx=5, color=INK).encode(x=x, y=y, text=alt.Text("label:N"))
     verdict = "shifted" if most > SHIFTED else "moved a little" if most > STABLE else "stable"
     return themed(
         alt.layer(rules, bars, text).properties(width=560, height={"step": 22}),
@@ -166,7 +166,7 @@ def samples(images: Sequence[Described], shape: Sequence[int]) -> Any:
                 "class:N", sort=labels, title=None, axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)
             ),
             y=alt.Y("row:O", axis=None),
-            url="url:N",
+            url=alt.Url("url:N"),
         )
         .properties(width={"step": size + 8}, height={"step": size + 8})
     )
@@ -227,7 +227,7 @@ def _histogram(described: Described, color: str = BLUE) -> Any:
         .mark_bar(color=color, binSpacing=1)
         .encode(
             x=alt.X("from:Q", bin="binned", title=None, axis=alt.Axis(format=".6~g", tickCount=5, grid=False)),
-            x2="to:Q",
+            x2=alt.X2("to:Q"),
             y=alt.Y("rows:Q", title=None, scale=room, axis=alt.Axis(format="~s", tickCount=3)),
         )
     )

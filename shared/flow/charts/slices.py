@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from shared.flow.charts.theme import RED, SHORT, Spec, decades, finished, rows, thin
+from shared.flow.charts.theme import RED, SHORT, Spec, decades, finished, rows, thin, tooltips
 from shared.flow.charts.trials import Goal, clamp, compact, is_categorical, ranked, shared_view
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _panel(i: int, name: str, complete: Sequence[FrozenTrial], goal: Goal, domai
         fill=_by_trial(),
         stroke=alt.Stroke("ring:N", scale=None, legend=None),
         size=alt.Size("size:Q", scale=None, legend=None),
-        tooltip=["trial:Q", "value:Q", "params:N"],
+        tooltip=tooltips("trial:Q", "value:Q", "params:N"),
     ).properties(title=_heading(name, len(distributions), len(complete)), width=WIDTH, height=HEIGHT)
 
 

@@ -23,6 +23,7 @@ from shared.flow.charts.theme import (
     rows,
     seconds,
     thin,
+    tooltips,
 )
 from shared.flow.charts.trials import Goal, clamp, compact, ended, ranked, view
 
@@ -63,7 +64,7 @@ def history(trials: Iterable[FrozenTrial], goal: Goal) -> Spec | None:
             **place,
             **by_kind("state", LOOKS, points),
             opacity=alt.condition("datum.beyond", alt.value(0.35), alt.value(0.85)),
-            tooltip=["trial:Q", "state:N", "value:Q", "params:N"],
+            tooltip=tooltips("trial:Q", "state:N", "value:Q", "params:N"),
         )
     )
     layers = [line, dots, *_best_label(steps, points, goal, place)] if steps else [dots]
@@ -118,7 +119,7 @@ def importance(shares: Mapping[str, float]) -> Spec | None:
         x=alt.X("share:Q", title="Share of the ranking explained", scale=scale, axis=alt.Axis(format="%", tickCount=6)),
         y=alt.Y("parameter:N", sort=None, title=None, axis=alt.Axis(domain=False, ticks=False)),
     )
-    text = base.mark_text(align="left", dx=5, color="#444444").encode(text="label:N")
+    text = base.mark_text(align="left", dx=5, color="#444444").encode(text=alt.Text("label:N"))
     chart = alt.layer(base.mark_bar(color=BLUE, height={"band": 0.65}), text).properties(height={"step": 26})
     less = len(shares) - len(large)
     notes = [
@@ -153,11 +154,11 @@ def curves(trials: Iterable[FrozenTrial], goal: Goal, step: str = "Step") -> Spe
                 scale=alt.Scale(domain=list(domain), nice=False),
                 axis=alt.Axis(labelExpr=SHORT),
             ),
-            detail="trial:N",
+            detail=alt.Detail("trial:N"),
             color=alt.Color("kind:N", scale=alt.Scale(domain=list(colors), range=list(colors.values()))),
             strokeWidth=alt.condition(is_best, alt.value(2.6), alt.value(1.1)),
             opacity=alt.condition(is_best, alt.value(1), alt.value(0.5)),
-            tooltip=["trial:Q", "step:Q", "value:Q"],
+            tooltip=tooltips("trial:Q", "step:Q", "value:Q"),
         )
         .properties(height=280)
     )
@@ -209,7 +210,7 @@ def durations(trials: Iterable[FrozenTrial]) -> Spec | None:
             x=_trial_axis(),
             y=y,
             **by_kind("state", LOOKS, points),
-            tooltip=["trial:Q", "state:N", "seconds:Q", "params:N"],
+            tooltip=tooltips("trial:Q", "state:N", "seconds:Q", "params:N"),
         )
     )
     middle = rows("median").mark_rule(color=GRAY, strokeDash=[5, 4]).encode(y=y)

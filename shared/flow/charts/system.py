@@ -19,6 +19,7 @@ from shared.flow.charts.theme import (
     finished,
     rows,
     thin,
+    tooltips,
 )
 from shared.flow.charts.trials import Goal, clamp, compact, front, view
 
@@ -56,7 +57,7 @@ def pareto(
     dots = (
         rows("trials")
         .mark_point(filled=True, size=60, opacity=0.85)
-        .encode(**place, **by_kind("kind", LOOKS, points), tooltip=["trial:Q", "value:Q", "cost:Q", "params:N"])
+        .encode(**place, **by_kind("kind", LOOKS, points), tooltip=tooltips("trial:Q", "value:Q", "cost:Q", "params:N"))
     )
     picked = [point for point in points if point["trial"] == pick]
     layers = [line, dots, *_limit(budget, cost, points), *_marked(picked, points, goal, cost, place)]
@@ -109,7 +110,7 @@ def holdout(
         y=alt.Y("model:N", sort=None, title=None, axis=alt.Axis(grid=True, domain=False, ticks=False)),
     )
     color = alt.Color("model:N", scale=alt.Scale(domain=list(names), range=[BLUE, GRAY]), legend=None)
-    text = base.mark_text(align="left", dx=12, fontSize=12, fontWeight=600, color=INK).encode(text="label:N")
+    text = base.mark_text(align="left", dx=12, fontSize=12, fontWeight=600, color=INK).encode(text=alt.Text("label:N"))
     how = f"{'better' if gain > 0 else 'worse'} by {figure(abs(gain))}" if gain else "as good as the champion"
     scores = [{"model": n, "score": s, "label": figure(s)} for n, s in zip(names, (challenger, champion), strict=True)]
     return finished(
