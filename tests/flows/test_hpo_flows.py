@@ -66,6 +66,15 @@ def test_a_study_is_tuned_once_and_a_larger_budget_adds_to_it(iris: Path, flow: 
     assert sum(entry.outcome["counts"].values()) == 4
 
 
+def test_unchanged_data_can_add_its_budget_to_the_study_each_time(iris: Path, flow: Command) -> None:
+    config = configure(iris.parent, "def objective(trial): return trial.suggest_float('x', 0, 1)\n", 3)
+    config.write_text(config.read_text() + '[schedule]\nwhen_unchanged = "continue"\n')
+    assert "3 trials" in flow("classical_hpo", config).stdout
+    assert "6 trials" in flow("classical_hpo", config).stdout
+    (entry,) = Ledger().entries("iris")
+    assert (entry.state, entry.outcome["budget"], entry.outcome["counts"]) == ("done", 6, {"COMPLETE": 6})
+
+
 def test_an_unchanged_optuna_script_is_tuned_and_not_registered(iris: Path, flow: Command) -> None:
     source = (ROOT / "benchmarks" / "iris_script.py").read_text()
     flow("classical_hpo", configure(iris.parent, source, 4))
