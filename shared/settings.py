@@ -22,12 +22,18 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: SecretStr | None = Field(default=None, alias="MLFLOW_TRACKING_URI")
     data_root: str | None = Field(default=None, alias="EVERTUNE_DATA_ROOT")
     cores: int | None = Field(default=None, ge=1, alias="EVERTUNE_CORES")
+    runtime: str = Field(default="local", alias="METAFLOW_RUNTIME_ENVIRONMENT")
 
     @field_validator("home")
     @classmethod
     def _is_absolute(cls, home: Path) -> Path:
         """A relative home starts at the project's root, so that it is one folder for all processes of a chain."""
         return project_root() / home
+
+    @property
+    def remote(self) -> bool:
+        """Whether this is a task of Metaflow in a container of a cluster, which is gone after it."""
+        return self.runtime != "local"
 
     @property
     def datasets_uri(self) -> str:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 import psycopg
 
 from shared.errors import ServiceError
+from shared.settings import settings
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def connect(home: Path, database: str) -> psycopg.Connection:
     """A connection (autocommit) to a database of the embedded server, which is started where it doesn't run.
 
     Raises:
-        ServiceError: the home can't be written, or the server can't start in it.
+        ServiceError: the home can't be written, the server can't start in it, or would be gone with a remote task.
     """
     return _try_connect(home, database) or _start_and_connect(home, database)
 
@@ -127,6 +128,7 @@ def _try_connect(home: Path, database: str) -> psycopg.Connection | None:
 
 
 def _start_and_connect(home: Path, database: str) -> psycopg.Connection:
+    _check_lasting(database)
     _check_home(home)
     with _machine_lock(home):
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -143,6 +145,15 @@ def _start_and_connect(home: Path, database: str) -> psycopg.Connection:
         f"the embedded PostgreSQL must start in {_data_folder(home)}, but doesn't ({problem}); "
         f"see {_log(home)}, or name a database of your own in EVERTUNE_DATABASE_URL"
     )
+
+
+def _check_lasting(database: str) -> None:
+    if settings().remote:
+        variable = "MLFLOW_TRACKING_URI" if database == "mlflow" else "EVERTUNE_DATABASE_URL"
+        raise ServiceError(
+            "a remote task must have its services elsewhere, since what it keeps on its own machine is gone after it, "
+            f"but {variable} isn't set there; give it to the tasks by a secret of the cluster"
+        )
 
 
 def _check_home(home: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import psycopg
@@ -109,7 +109,10 @@ def _postgres() -> ServiceStatus:
 def _mlflow() -> ServiceStatus:
     external = settings().mlflow_tracking_uri
     if external is None:
-        return _embedded("mlflow", "mlflow")
+        found = _embedded("mlflow", "mlflow")
+        if settings().database_url is None:
+            return found
+        return replace(found, where=f"{found.where} (on this machine, since MLFLOW_TRACKING_URI isn't set)")
     uri = external.get_secret_value()
     where = database.describe(database.libpq_url(uri)) if uri.startswith("postgres") else _without_credentials(uri)
     return ServiceStatus("mlflow", "external", where)

@@ -148,6 +148,29 @@ def test_a_copied_home_has_a_server_of_its_own(stopped_home: Path, monkeypatch: 
     remove_home(copy)
 
 
+def test_a_registry_that_stays_on_this_machine_is_told(
+    bare_home: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, bare_home)
+    here = f"{bare_home}/postgres/mlflow"
+    assert services.status()[1].where == here
+    use(monkeypatch, bare_home, EVERTUNE_DATABASE_URL=database)
+    assert services.status()[1].where == f"{here} (on this machine, since MLFLOW_TRACKING_URI isn't set)"
+
+
+def test_a_remote_task_starts_no_server_that_is_gone_after_it(
+    bare_home: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, bare_home, METAFLOW_RUNTIME_ENVIRONMENT="kubernetes")
+    with pytest.raises(ServiceError, match=r"a remote task must .* but EVERTUNE_DATABASE_URL isn't set there; give it"):
+        services.database_url()
+    use(monkeypatch, bare_home, METAFLOW_RUNTIME_ENVIRONMENT="kubernetes", EVERTUNE_DATABASE_URL=database)
+    assert services.database_url() == database
+    with pytest.raises(ServiceError, match="but MLFLOW_TRACKING_URI isn't set there"):
+        services.mlflow_tracking_uri()
+    assert list(bare_home.iterdir()) == []
+
+
 def test_a_path_too_long_for_a_socket_works(stopped_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = stopped_home / ("long" * 15) / ("longer" * 10)
     deep.mkdir(parents=True)

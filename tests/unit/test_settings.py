@@ -41,6 +41,19 @@ def test_an_absolute_home_stays_as_it_is(monkeypatch: pytest.MonkeyPatch):
     assert Settings().home == Path("/var/tmp/evertune")
 
 
+@pytest.mark.parametrize(
+    ("runtime", "remote"), [(None, False), ("local", False), ("kubernetes", True), ("aws-batch", True)]
+)
+def test_a_task_of_a_cluster_is_remote_and_a_notebook_in_a_pod_is_not(
+    monkeypatch: pytest.MonkeyPatch, runtime: str | None, remote: bool
+):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # any pod has it, also one that stays
+    monkeypatch.delenv("METAFLOW_RUNTIME_ENVIRONMENT", raising=False)
+    if runtime:
+        monkeypatch.setenv("METAFLOW_RUNTIME_ENVIRONMENT", runtime)
+    assert Settings().remote == remote
+
+
 def test_a_data_root_with_credentials_is_refused_without_telling_them(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("EVERTUNE_DATA_ROOT", "s3://key:hunter2@bucket/datasets")
     with pytest.raises(ConfigError, match="EVERTUNE_DATA_ROOT must have no credentials in it") as refused:
