@@ -2,7 +2,7 @@
 
     current.card.extend(study_card(trials, spec, result, model))
 
-Meant for `@card(type="blank")`. A card builds in about a CPU second, most of which is importing altair.
+Meant for `@card(type="blank")`. A card builds in half a CPU second, most of which is importing altair.
 """
 
 from __future__ import annotations
