@@ -28,14 +28,13 @@ _links: WeakSet[Link] = WeakSet()
 class Link:
     """Runs work on one connection, one thread at a time, and again on a new connection where the first was lost.
 
-    connect: opens a connection. A child of `fork` gets one of its own. on_loss: called where a connection was lost,
-    with whether it was by a fork: the server may have come back without its last moments.
+    connect: opens a connection. A child of `fork` gets one of its own; on_fork is called in it.
     """
 
-    def __init__(self, connect: Callable[[], psycopg.Connection], on_loss: Callable[[bool], None]) -> None:
+    def __init__(self, connect: Callable[[], psycopg.Connection], on_fork: Callable[[], None]) -> None:
         self.lock = RLock()
         self._connect = connect
-        self._on_loss = on_loss
+        self._on_fork = on_fork
         self._connection: psycopg.Connection | None = None
         self._lost_one = False
         self._parents: psycopg.Connection | None = None
@@ -87,7 +86,6 @@ class Link:
             return False
         self._connection.close()
         self._connection, self._lost_one = None, True
-        self._on_loss(False)
         return True
 
     def _forked(self) -> None:
@@ -95,7 +93,7 @@ class Link:
         self.lock = RLock()
         self._parents = self._connection  # kept, so that it isn't closed
         self._connection, self._lost_one = None, False
-        self._on_loss(True)
+        self._on_fork()
 
 
 def _cause(err: Exception) -> str:

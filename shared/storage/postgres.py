@@ -81,7 +81,8 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         self._grace_period = grace_period
         self._stale_trial_callback = heartbeat_stale_trial_callback
         self._url = url and database.without_password(url)
-        self._link = Link(lambda: self._connect(url), self._lost)
+        self._link = Link(lambda: self._connect(url), self._forked)
+        self._server: datetime | None = None
         self._leases: Leases | None = None
         self._running: dict[int, Told] = {}
         self._trials: dict[int, StudyTrials] = {}
@@ -326,19 +327,25 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
 
     def _connect(self, url: str | None) -> psycopg.Connection:
         connection = optuna_tables.connect(url)
+        server = _one(connection.execute("SELECT pg_postmaster_start_time()"))[0]
+        if self._server not in (None, server):
+            self._restarted()
+        self._server = server
         if self._leases:
             self._leases.hold(connection)
         return connection
 
-    def _lost(self, forked: bool) -> None:
-        """The server may have lost what wasn't durable; the running trials of a forked process are its parent's."""
+    def _restarted(self) -> None:
+        """The server may have come back without what wasn't durable: ids of trials, and what running ones were told."""
         self._trials.clear()
         self._ended = None
-        if forked:
-            self._running.clear()
-            self._leases = None
         for told in self._running.values():
             told.unsent.update(told.all)
+
+    def _forked(self) -> None:
+        """Running trials, and the leases on them, are the parent's."""
+        self._running.clear()
+        self._leases = None
 
     def run(self, work: Callable[[psycopg.Connection, bool], Result]) -> Result:
         """`work(connection, again)` on the connection, as `Link.run` does it."""

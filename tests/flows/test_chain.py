@@ -108,7 +108,7 @@ def _the_champion_is_a_pyfunc_of_raw_rows(use_case: str) -> None:
     mlflow.set_tracking_uri(mlflow_tracking_uri())
     model = mlflow.pyfunc.load_model(f"models:/{use_case}@champion")
     rows, labels = load_digits(return_X_y=True, as_frame=True)
-    predicted = model.predict(rows.head(300).astype(model.metadata.get_input_schema().pandas_types()[0]))
+    predicted = model.predict(rows.head(300))
     assert np.mean(np.asarray(predicted) == labels.head(300)) > 0.8
 
 

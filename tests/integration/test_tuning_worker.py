@@ -22,7 +22,7 @@ from shared.storage import PostgresStorage
 from shared.storage.progress import progress
 from shared.tuning.select import select
 from shared.tuning.study import open_study
-from shared.tuning.worker import Evaluate, WorkerStats, run_worker
+from shared.tuning.worker import Evaluate, run_worker
 
 pytestmark = pytest.mark.usefixtures("database")
 SPAWN = multiprocessing.get_context("fork")
