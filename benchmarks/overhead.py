@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -16,6 +17,8 @@ CASES = (
     ("retrained and registered", 100, "../../benchmarks/iris_tree.py", 14.0),
 )
 
+RATIOS = ("flow / Optuna alone", "flow / Optuna with its process")
+
 
 def measure(repeat: int) -> Table:
     """Medians of `repeat` runs of each; every run has a study of its own."""
@@ -26,19 +29,24 @@ def measure(repeat: int) -> Table:
     return Table(
         "overhead",
         f"The iris study through ClassicalHPOFlow, 2 workers (medians of {repeat})",
-        ("case", "trials", "flow run, s", "goal, s", "Optuna alone, s", "Optuna with its process, s", "flow / Optuna"),
+        ("case", "trials", "flow run, s", "goal, s", "Optuna alone, s", "Optuna with its process, s", *RATIOS),
         rows,
     )
 
 
 def row(box: Sandbox, case: str, n_trials: int, objective: str, goal: float, repeat: int) -> tuple[str | float, ...]:
-    flow, alone = [], []
+    flow, process = [], []
     for _ in range(repeat):
         flow.append(box.flow("classical_hpo", str(config(box, objective, n_trials)), "--force", "True"))
-        alone.append(box.run(sys.executable, "-m", "benchmarks.optuna_alone", str(n_trials)))
+        process.append(box.run(sys.executable, "-m", "benchmarks.optuna_alone", str(n_trials)))
     inside = [optuna_seconds(n_trials) for _ in range(repeat)]
-    ratio = median(a / b for a, b in zip(flow, alone, strict=True))
-    return case, str(n_trials), median(flow), goal, median(inside), median(alone), ratio
+    return case, str(n_trials), median(flow), goal, *compared(flow, inside, process)
+
+
+def compared(flow: Sequence[float], inside: Sequence[float], process: Sequence[float]) -> tuple[float, ...]:
+    """Medians of Optuna's seconds, in its process and with it, then the flow's median as a multiple of each."""
+    optuna = median(inside), median(process)
+    return *optuna, *(median(flow) / seconds for seconds in optuna)
 
 
 def config(box: Sandbox, objective: str, n_trials: int) -> Path:
