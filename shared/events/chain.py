@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -59,16 +61,30 @@ class Chain(Frozen):
 
     @property
     def died(self) -> bool:
-        """Whether the process that ran it ended without recording so."""
+        """Whether the process that ran it ended without recording so: nobody holds a chain that has no end."""
         if self.finished_at:
             return False
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
+            with self._locked(fcntl.LOCK_SH):  # shared, so that two who look at a time don't see each other
+                return True
+        except BlockingIOError:
             return False
-        return False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The chain is alive as long as this process is in here. To be entered before it is first saved.
+
+        A process id wouldn't tell: after a restart of the machine or the container it is somebody else's.
+        """
+        make_folder(self.folder)
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        with (self.folder / "lock").open("a") as file:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+            yield
 
     def names(self, *states: FlowState) -> list[str]:
         """Names of the flows in one of these states."""

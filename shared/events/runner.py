@@ -52,7 +52,7 @@ class ChainRunner:
         self._use_case, self._graph, self._root, self._count_cores = use_case, graph, root, cores
         self._parameters = {"force": True} if force else {}
         self._idle, self._on_change, self._now = cache(idle), on_change, now
-        self._processes: dict[str, FlowProcess] = {}
+        self._processes: set[FlowProcess] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._main: asyncio.Task[Chain] | None = None
         self._stopping = False
@@ -66,6 +66,10 @@ class ChainRunner:
         prepare_environment()
         self._main = asyncio.current_task()
         self._watch_signals()
+        with self.chain.held():
+            return await self._run_all()
+
+    async def _run_all(self) -> Chain:
         self._record(self.chain)
         self._configs = self._write_configs()
         try:
@@ -107,7 +111,7 @@ class ChainRunner:
     async def _run_flow(self, flow: Flow, cores: int | None) -> None:
         from shared.events.process import FlowProcess
 
-        process = self._processes[flow.name] = FlowProcess(
+        process = FlowProcess(
             flow,
             root=self._root,
             log=self.chain.log(flow.name),
@@ -117,9 +121,13 @@ class ChainRunner:
         )
         self._watch_signals()
         parameters = {name: value for name, value in self._parameters.items() if name in flow.parameters}
-        status = await process.run(
-            lambda run: self._update(flow.name, run=run), tags=[f"chain:{self.chain.id}"], **parameters
-        )
+        self._processes.add(process)
+        try:
+            status = await process.run(
+                lambda run: self._update(flow.name, run=run), tags=[f"chain:{self.chain.id}"], **parameters
+            )
+        finally:
+            self._processes.remove(process)  # from now on its process id may be somebody else's
         self._finish(flow, status)
 
     def _finish(self, flow: Flow, status: int) -> None:
@@ -148,7 +156,7 @@ class ChainRunner:
     def _stop(self) -> None:
         """The first signal asks the flows to end, a second one kills them."""
         if self._stopping:
-            for process in self._processes.values():
+            for process in self._processes:
                 process.kill()
         elif self._main:
             self._stopping = True

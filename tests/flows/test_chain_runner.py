@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -14,7 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from shared.cli.app import app
+from shared.config import load_use_case
 from shared.events.chain import Chain, newest_chain
+from shared.events.graph import read_graph
+from shared.events.runner import ChainRunner
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -115,6 +119,21 @@ def test_flows_start_when_all_that_they_wait_for_has_finished(project: Path, mon
     assert "woken by ['Left', 'Right'] cores None force True" in log("Both")
     assert all("trials 7 Größe 😀" in log(name) for name in chain.flows)
     assert "Both finished after" in result.output
+
+
+def test_a_flow_that_has_ended_is_no_process_to_kill(project: Path):
+    add_flow(project, "DataPrepFlow", body="pass")
+    killable = []
+
+    def look(chain: Chain) -> None:
+        killable.append((chain.flows["DataPrepFlow"].state, len(runner._processes)))
+
+    runner = ChainRunner(load_use_case("tiny"), read_graph(project), root=project, on_change=look)
+    chain = asyncio.run(runner.run())
+
+    assert chain.state == "done"
+    assert {("running", 1), ("done", 0)} <= set(killable)
+    assert ("done", 1) not in killable
 
 
 def test_on_one_core_flows_run_one_after_the_other(project: Path, monkeypatch: pytest.MonkeyPatch):

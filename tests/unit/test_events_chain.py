@@ -72,12 +72,32 @@ def test_the_newest_chain_of_a_use_case_is_found_again():
     assert newest_chain("diabetes") is None
 
 
-def test_a_chain_whose_process_is_gone_has_died():
-    process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+HOLD = """
+import sys
+from shared.events.chain import newest_chain
+with newest_chain().held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
-    assert begun(pid=int(process.stdout)).died
-    assert not begun(pid=os.getpid()).died
-    assert not begun(pid=int(process.stdout)).model_copy(update={"finished_at": NOW}).died
+
+def test_a_chain_has_died_when_the_process_that_held_it_is_gone():
+    begun().save()
+    with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        assert not newest_chain().died
+
+        process.kill()
+        process.wait()
+
+        assert newest_chain().died
+        assert not ended("done", "done").died
+
+
+def test_a_chain_has_died_even_if_its_process_id_is_somebody_elses_now():
+    begun(pid=os.getpid()).save()
+
+    assert newest_chain().died
 
 
 def test_a_flow_that_has_nothing_to_do_is_not_started_and_what_waits_for_it_comes_next():
