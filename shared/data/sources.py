@@ -125,12 +125,28 @@ def _read_files(scheme: str, location: str, read_one: Callable[[Any], pa.Table])
         for path, file in _open(scheme, location):
             with file:
                 tables[path] = read_one(file)
+            if scheme == "csv":
+                _check_is_utf8(tables[path], path)
     except (OSError, ValueError, NotImplementedError) as err:  # pyarrow's errors are one of these
         raise DataError(
             f"{scheme}:{location} must name readable {scheme} files, but: {err}; mend or remove that file, and "
             "check `[data] source`"
         ) from err
     return Source(_as_frame(_concat(tables), scheme))
+
+
+def _check_is_utf8(table: pa.Table, path: str) -> None:
+    """pyarrow takes a column that isn't UTF-8 as bytes, and fails where the name of one is read."""
+    import pyarrow as pa
+
+    try:
+        odd = [
+            name for name, kind in zip(table.column_names, table.schema.types, strict=True) if pa.types.is_binary(kind)
+        ]
+    except UnicodeDecodeError as err:
+        odd = [err.object.decode(errors="replace")]
+    if odd:
+        raise DataError(f"a CSV file must be UTF-8, but {path} isn't in the column {odd[0]!r}; save it as UTF-8")
 
 
 def _open(scheme: str, location: str) -> Iterator[tuple[str, Any]]:

@@ -141,6 +141,14 @@ def test_an_empty_file_is_refused(project: Path):
         in_memory(use_case("csv:empty.csv"))
 
 
+@pytest.mark.parametrize(("text", "column"), [("a,target\ncafé 2,1\n", "a"), ("café,target\n2,1\n", "caf\ufffd")])
+def test_a_csv_that_is_not_utf8_is_refused_with_file_and_column(project: Path, text: str, column: str):
+    (project / "latin.csv").write_text(text, encoding="latin-1")
+    says = rf"must be UTF-8, but .*latin\.csv isn't in the column '{column}'; save it as UTF-8"
+    with pytest.raises(DataError, match=says):
+        in_memory(use_case("csv:latin.csv"))
+
+
 def test_a_file_that_is_not_parquet_is_refused(project: Path):
     (project / "rows.parquet").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"parquet:rows\.parquet must name readable parquet files, but: "):
