@@ -1,4 +1,4 @@
-"""How good the champion is: the default budget against untuned baselines, calibrated as suits them best, on the same holdout rows."""
+"""How good the champion is: the default budget against well calibrated, untuned baselines on the same holdout rows."""
 
 import json
 import subprocess
@@ -25,8 +25,8 @@ def measure(seeds: int) -> Table:
         "Champion against an untuned baseline, on the holdout (neg_log_loss; r2 for diabetes; greater is better)",
         ("use case", "split seed", "champion", "baseline", "gain", "standard error of the gain", "verdict"),
         rows,
-        notes=("Baselines: digits, scaled RBF SVC, one against the rest; breast_cancer, scaled logistic regression; both "
-               "with the calibration that cross-validates best; diabetes, RidgeCV.",),
+        notes=("Baselines: digits, scaled RBF SVC, one against the rest; breast_cancer, scaled logistic regression; "
+               "both with the calibration that cross-validates best; diabetes, RidgeCV.",),
     )  # fmt: skip
 
 
