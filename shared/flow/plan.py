@@ -86,7 +86,7 @@ class Retrained:
 
 
 def idle_reason(spec: StudySpec, entry: LedgerEntry | None) -> str:
-    """Why a study isn't due: it is done with this budget or a larger one. Empty where it is due."""
+    """Why a study isn't due: it is done with this budget. Empty where it is due."""
     if entry is None or entry.state != "done" or spec.n_trials > int(entry.outcome["budget"]):
         return ""
     trial, metric, value = (entry.outcome[key] for key in ("trial", "metric", "value"))
@@ -95,9 +95,18 @@ def idle_reason(spec: StudySpec, entry: LedgerEntry | None) -> str:
 
 
 def extended(spec: StudySpec, entry: LedgerEntry | None, *, continues: bool) -> StudySpec:
-    """The study's budget: one that is done gets `n_trials` more, come what may, if unchanged data continues it."""
-    done = int(entry.outcome.get("budget", 0)) if entry and continues else 0
-    return spec.model_copy(update={"n_trials": done + spec.n_trials, "patience": 0}) if done else spec
+    """The budget of a study that was done before: what it had, unless more was asked for since.
+
+    spec: as the config asks for it. continues: unchanged data adds `n_trials` each time.
+    """
+    if entry is None or not entry.outcome:
+        return spec
+    budget = int(entry.outcome["budget"])
+    if continues:
+        budget += spec.n_trials
+    elif spec.n_trials > int(entry.outcome.get("asked", budget)):
+        budget = max(budget, spec.n_trials)
+    return spec.model_copy(update={"n_trials": budget})
 
 
 def warm_started(spec: StudySpec, use_case: UseCase, earlier: Sequence[LedgerEntry]) -> StudySpec:
@@ -145,6 +154,7 @@ def outcome(plan: Plan, result: TuningResult, retrained: Retrained | None) -> di
         "value": result.best.values[0],
         "metric": plan.use_case.tuning.metric,
         "budget": plan.study.n_trials,
+        "asked": getattr(plan.use_case, plan.variant).n_trials,
         "counts": dict(result.counts),
         "top": [trial.model_dump(mode="json") for trial in result.top],
         "objective": plan.objective.label if plan.objective else None,

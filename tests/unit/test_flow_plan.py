@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from shared.config import SystemConfig, UseCase
 from shared.domain import DatasetRef, StudySpec, Table, TrialSummary
 from shared.flow.plan import extended, idle_reason, same_objective, warm_started
@@ -44,10 +46,10 @@ def spec(**changes: Any) -> StudySpec:
     return StudySpec(**values | changes)
 
 
-def entry(budget: int = 10, hours: int = 0, **changes: Any) -> LedgerEntry:
+def entry(budget: int = 10, asked: int = 10, hours: int = 0, **changes: Any) -> LedgerEntry:
     best = TrialSummary(number=4, values=(0.9,), params={"depth": hours})
     outcome = {
-        "budget": budget, "trial": 4, "metric": "accuracy", "value": 0.9, "objective_hash": "1",
+        "budget": budget, "asked": asked, "trial": 4, "metric": "accuracy", "value": 0.9, "objective_hash": "1",
         "top": [best.model_dump(mode="json")],
     }  # fmt: skip
     values: dict[str, Any] = {
@@ -66,10 +68,26 @@ def test_a_study_is_due_until_it_is_done_with_its_budget() -> None:
 
 
 def test_continuing_adds_the_budget_to_what_the_study_has() -> None:
-    assert extended(spec(patience=7), entry(budget=12), continues=True).n_trials == 22
-    assert extended(spec(patience=7), entry(budget=12), continues=True).patience == 0
-    assert extended(spec(), entry(budget=12), continues=False).n_trials == 10
+    assert extended(spec(), entry(budget=12), continues=True).n_trials == 22
     assert extended(spec(), None, continues=True).n_trials == 10
+    assert extended(spec(), entry(state="claimed", outcome={}), continues=True).n_trials == 10
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked", "now", "then", "why"),
+    [
+        (3, 10, 10, 3, "a warm study is smaller than what was asked for"),
+        (3, 10, 15, 15, "more is asked for since"),
+        (10, 10, 7, 10, "less is asked for since"),
+        (30, 10, 15, 30, "it was continued beyond what is asked for"),
+    ],
+)
+def test_a_study_that_was_done_grows_when_more_is_asked_for(
+    budget: int, asked: int, now: int, then: int, why: str
+) -> None:
+    for state in ("done", "claimed"):  # claimed: the run that extends it was interrupted
+        before = entry(budget=budget, asked=asked, state=state)
+        assert extended(spec(n_trials=now), before, continues=False).n_trials == then, why
 
 
 def test_a_retuned_study_starts_from_the_newest_earlier_one_with_the_smaller_budget() -> None:

@@ -1,0 +1,70 @@
+"""What an HPO flow finds due, by what the ledger remembers of earlier runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from shared.config import UseCase
+from shared.domain import DatasetRef, Table, TrialSummary, TuningResult
+from shared.flow import hpo
+from shared.flow.plan import Plan
+from shared.storage.ledger import Ledger
+
+pytestmark = pytest.mark.usefixtures("database")
+SOURCE = "def objective(trial): return trial.suggest_float('x', 0, 1)\n"
+
+
+def use_case(n_trials: int, **classical: object) -> UseCase:
+    return UseCase.model_validate(
+        {
+            "name": "toy",
+            "title": "Toy",
+            "data": {"source": "sklearn:iris", "target": "target"},
+            "tuning": {"metric": "accuracy"},
+            "classical": {"objective": "x.py", "n_trials": n_trials, **classical},
+            "retune": {"warm_trials": 3},
+        }
+    )
+
+
+def arrive(fingerprint: str) -> None:
+    """Rows with this fingerprint are the newest dataset version."""
+    ref = DatasetRef(
+        use_case="toy",
+        fingerprint=fingerprint,
+        uri="",
+        table=Table(features=("a",), dtypes=("float64",), target="target", task="classification", shape=(1,)),
+        rows={"development": 3},
+        folds=5,
+        source="rows",
+        created_at=datetime(2030, 1, 1, tzinfo=UTC),
+    )
+    Ledger().record_dataset(ref, run="DataPrepFlow/1")
+
+
+def plan(config: UseCase, folder: Path) -> Plan:
+    (folder / "x.py").write_text(SOURCE)
+    return hpo.plan(config, "classical", folder, run="ClassicalHPOFlow/1")
+
+
+def finish(plan: Plan) -> None:
+    best = TrialSummary(number=0, values=(0.9,), params={"x": 0.9})
+    result = TuningResult(study=plan.study.name, best=best, top=(best,), counts={"COMPLETE": 1}, wall_s=1, cpu_s=1)
+    hpo.register(plan, result, None, run="ClassicalHPOFlow/1")
+
+
+def test_a_larger_budget_adds_to_a_warm_study(tmp_path: Path) -> None:
+    for fingerprint in ("a" * 64, "b" * 64):
+        arrive(fingerprint)
+        due = plan(use_case(10), tmp_path)
+        finish(due)
+    assert (due.study.n_trials, due.study.warm_starts) == (3, ({"x": 0.9},))
+    assert "nothing changed" in plan(use_case(10), tmp_path).idle
+
+    more = plan(use_case(15), tmp_path)
+    assert (more.idle, more.study.name, more.study.n_trials, more.study.patience) == ("", due.study.name, 15, 0)
+    finish(more)
+    assert "nothing changed" in plan(use_case(15), tmp_path).idle
