@@ -17,8 +17,8 @@ from shared.flow.plan import (
     claimed,
     extended,
     idle_reason,
+    on_other_data,
     outcome,
-    same_objective,
     warm_started,
 )
 from shared.storage.ledger import Ledger
@@ -74,7 +74,7 @@ def due(use_case: UseCase, variant: Variant, folder: Path, dataset: str = "lates
     objective = Objective.load(folder / config.objective)
     spec = study_spec(use_case, variant, ref, objective)
     entry = None if force else ledger.entry(spec.name)
-    earlier = [] if entry and entry.outcome else same_objective(ledger.entries(use_case.name), spec)
+    earlier = [] if entry and entry.outcome else on_other_data(ledger.entries(use_case.name), spec)
     spec = warm_started(spec, use_case, earlier)
     spec = extended(spec, entry, continues=use_case.schedule.when_unchanged == "continue")
     return Plan(use_case, variant, idle_reason(spec, entry), ref, spec, objective, wanted=config.workers)

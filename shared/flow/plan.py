@@ -131,13 +131,17 @@ def newest_done(entries: Sequence[LedgerEntry]) -> dict[Variant, LedgerEntry]:
     return dict(sorted({e.variant: e for e in done}.items()))  # classical, deep, system
 
 
-def same_objective(entries: Sequence[LedgerEntry], spec: StudySpec) -> list[LedgerEntry]:
-    """The finished studies of the same objective on other dataset versions."""
+def on_other_data(entries: Sequence[LedgerEntry], spec: StudySpec) -> list[LedgerEntry]:
+    """The finished studies of the same objective, metric, directions and folds on other dataset versions."""
+
+    def question(study: str) -> str:
+        return study.rpartition("/")[2]
+
     return [
         entry
         for entry in entries
         if entry.state == "done"
-        and (entry.variant, entry.outcome["objective_hash"]) == (spec.variant, spec.objective_hash)
+        and (entry.variant, question(entry.study)) == (spec.variant, question(spec.name))
         and entry.fingerprint != spec.fingerprint
     ]
 

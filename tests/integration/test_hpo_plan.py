@@ -68,3 +68,11 @@ def test_a_larger_budget_adds_to_a_warm_study(tmp_path: Path) -> None:
     assert (more.idle, more.study.name, more.study.n_trials, more.study.patience) == ("", due.study.name, 15, 0)
     finish(more)
     assert "nothing changed" in plan(use_case(15), tmp_path).idle
+
+
+def test_a_study_by_another_direction_is_no_warm_start(tmp_path: Path) -> None:
+    arrive("a" * 64)
+    finish(plan(use_case(10), tmp_path))
+    arrive("b" * 64)
+    turned = plan(use_case(10, directions=["minimize"]), tmp_path)
+    assert (turned.study.n_trials, turned.study.warm_starts) == (10, ())

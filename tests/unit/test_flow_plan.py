@@ -9,7 +9,7 @@ import pytest
 
 from shared.config import SystemConfig, UseCase
 from shared.domain import DatasetRef, StudySpec, Table, TrialSummary
-from shared.flow.plan import extended, idle_reason, same_objective, warm_started
+from shared.flow.plan import extended, idle_reason, on_other_data, warm_started
 from shared.flow.system import study_spec, upstream_studies
 from shared.storage.ledger import LedgerEntry
 
@@ -96,11 +96,10 @@ def test_a_retuned_study_starts_from_the_newest_earlier_one_with_the_smaller_bud
     assert warm_started(spec(), USE_CASE, []) == spec()
 
 
-def test_only_finished_studies_of_the_same_objective_on_other_data_count_as_earlier() -> None:
-    other = entry()
-    foreign = entry(outcome={**entry().outcome, "objective_hash": "2"})
+def test_only_finished_studies_that_ask_the_same_of_other_data_count_as_earlier() -> None:
+    other, foreign = entry(), entry(study="toy/classical/old/2")
     candidates = [other, foreign, entry(state="failed"), entry(variant="deep"), entry(fingerprint="new")]
-    assert same_objective(candidates, spec()) == [other]
+    assert on_other_data(candidates, spec()) == [other]
 
 
 def test_the_system_takes_the_newest_finished_study_of_each_member() -> None:
