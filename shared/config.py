@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -28,6 +29,13 @@ REGRESSION_METRICS = (
     "neg_mean_squared_error", "neg_mean_squared_log_error", "neg_median_absolute_error",
     "neg_root_mean_squared_error", "neg_root_mean_squared_log_error", "r2",
 )  # fmt: skip
+
+_CRON_UNITS = (
+    r"[0-5]?\d", r"[01]?\d|2[0-3]", r"0?[1-9]|[12]\d|3[01]",
+    r"0?[1-9]|1[0-2]|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", r"[0-6]|sun|mon|tue|wed|thu|fri|sat",
+)  # fmt: skip
+# A list of ranges of a unit: minute, hour, day, month, weekday.
+CRON_FIELDS = tuple(rf"{r}(,{r})*" for r in (rf"(\*|\?|({u})(-({u}))?)(/[1-9]\d*)?" for u in _CRON_UNITS))
 
 
 def _strategy(value: Any) -> Any:
@@ -118,8 +126,9 @@ class ScheduleConfig(Frozen):
     @field_validator("cron")
     @classmethod
     def _has_five_fields(cls, cron: str) -> str:
-        if len(cron.split()) != 5:
-            raise ValueError('must have five fields, "minute hour day month weekday"')
+        fields = cron.lower().split()
+        if len(fields) != 5 or not all(map(re.fullmatch, CRON_FIELDS, fields)):
+            raise ValueError('must be five fields, "minute hour day month weekday", such as "30 2 * * mon-fri"')
         return cron
 
     @field_validator("timezone")
@@ -189,15 +198,15 @@ def load_use_case(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Us
     """
     path = _config_path(name_or_path)
     label = path.name if path.parent.name != "configs" else f"configs/{path.name}"
-    tree = _toml(path.read_text(encoding="utf-8"), label)
+    tree = _toml(_text(path, label), label)
     tree.setdefault("name", path.stem)
-    for override in overrides:
-        _apply(tree, override)
+    overridden = [_apply(tree, override) for override in overrides]
     if tree["name"] != path.stem:
         raise ConfigError(
-            f"{label}: `name` must equal the file's name, but is {tree['name']!r}; write name = {path.stem!r}"
+            f"{_origin(['name'], overridden) or label}: `name` must equal the file's name, but is {tree['name']!r}; "
+            f"write name = {path.stem!r}"
         )
-    return _validate(tree, label)
+    return _validate(tree, label, overridden)
 
 
 def parse_use_case(text: str) -> dict[str, Any]:
@@ -241,6 +250,14 @@ def _config_path(name_or_path: str | Path) -> Path:
     return path
 
 
+def _text(path: Path, label: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        line = err.object.count(b"\n", 0, err.start) + 1
+        raise ConfigError(f"{label}: must be UTF-8, but line {line} isn't ({err.reason}); save it as UTF-8") from err
+
+
 def _toml(text: str, label: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
@@ -248,7 +265,8 @@ def _toml(text: str, label: str) -> dict[str, Any]:
         raise ConfigError(f"{label}: must be TOML, but {err}; compare it with configs/digits.toml") from err
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _apply(tree: dict[str, Any], override: str) -> list[str]:
+    """Put an override into the tree; returns its key's path."""
     key, sep, raw = override.partition("=")
     if not sep or not key.strip():
         raise ConfigError(f"--set must be key.path=value, but is {override!r}; e.g. --set classical.n_trials=10")
@@ -256,7 +274,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"v = {raw}")["v"]
     except tomllib.TOMLDecodeError:
         value = raw
-    *parents, leaf = key.strip().split(".")
+    *parents, leaf = path = key.strip().split(".")
     node = tree
     for parent in parents:
         node = node.setdefault(parent, {})
@@ -265,31 +283,39 @@ def _apply(tree: dict[str, Any], override: str) -> None:
                 f"--set {override}: {parent!r} is a value, not a table; `evertune config check` shows all"
             )
     node[leaf] = value
+    return path
 
 
-def _validate(tree: Mapping[str, Any], label: str) -> UseCase:
+def _origin(path: Sequence[str], overridden: Sequence[Sequence[str]]) -> str:
+    """`--set`, where a key, its table or a key in it was overridden; else nothing."""
+    return "--set" if any(path and all(a == b for a, b in zip(path, o, strict=False)) for o in overridden) else ""
+
+
+def _validate(tree: Mapping[str, Any], file: str, overridden: Sequence[Sequence[str]] = ()) -> UseCase:
     try:
         return UseCase.model_validate(tree)
     except ValidationError as err:
-        raise ConfigError("\n".join(dict.fromkeys(_explain(e, label) for e in err.errors()))) from None
+        raise ConfigError("\n".join(dict.fromkeys(_explain(e, file, overridden) for e in err.errors()))) from None
 
 
-def _explain(error: Any, label: str) -> str:
-    """One pydantic error as a sentence: file, key, rule, value, remedy."""
+def _explain(error: Any, file: str, overridden: Sequence[Sequence[str]]) -> str:
+    """One pydantic error as a sentence: file or option, key, rule, value, remedy."""
     loc = [str(part) for part in error["loc"]]
+    label = _origin(loc, overridden) or file
     key = ".".join(p for p in loc if not p.startswith(("function-", "constrained", "literal", "int")))
     if error["type"] == "extra_forbidden":
         known = _keys_at(loc[:-1])
         return f"{label}: `{key}` is not a key{did_you_mean(loc[-1], known)}; valid here: {', '.join(known)}"
     rule = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
-        return f"{label}: `{key}` is missing; it is required"
+        what = f"the table [{key}]" if key in _tables() else f"the line {loc[-1]} = …"
+        return f"{file}: `{key}` is required, but missing; add {what}, as configs/digits.toml has it"
     if rule.startswith("must be a scorer"):
         given = repr(error["input"].get("metric"))
         return f"{label}: `tuning.metric` {rule.replace('knows', f'knows, but is {given}', 1)}"
     if isinstance(error["input"], Mapping) or "credentials" in rule:
         return f"{label}: {f'`{key}` ' if key else ''}{rule}"
-    return f"{label}: `{key}` breaks a rule: {rule}, but it is {error['input']!r}; mend it, or leave the line out"
+    return f"{label}: `{key}` breaks a rule: {rule}, but it is {error['input']!r}; mend it, or leave it out"
 
 
 @cache

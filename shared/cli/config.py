@@ -25,19 +25,27 @@ def check(use_case: UseCaseName = "digits", overrides: Overrides = None) -> None
 
 @app.command("list")
 def list_use_cases() -> None:
-    """The use cases of this project: name, title, variants."""
+    """The use cases of this project: name, title, variants. Those whose config breaks a rule are told at the end."""
     from rich.table import Table
 
     from shared.cli.console import stdout
     from shared.config import load_use_case, use_cases
+    from shared.errors import ConfigError
 
+    broken: list[str] = []
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("use case", "title", "variants", "metric", "source"):
         table.add_column(column)
     for name in use_cases():
-        config = load_use_case(name)
-        table.add_row(name, config.title, ", ".join(config.members), config.tuning.metric, config.data.source)
+        try:
+            config = load_use_case(name)
+        except ConfigError as err:
+            broken.append(str(err))
+        else:
+            table.add_row(name, config.title, ", ".join(config.members), config.tuning.metric, config.data.source)
     stdout().print(table)
+    if broken:
+        raise ConfigError("\n".join(broken))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -84,6 +85,17 @@ def test_the_use_cases_are_listed():
 
     assert result.exit_code == 0
     assert {"digits", "breast_cancer", "diabetes", "fashion_mnist"} <= set(result.stdout.split())
+
+
+def test_a_broken_config_does_not_hide_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    configs = shutil.copytree("configs", tmp_path / "configs")
+    (configs / "broken.toml").write_text("[data\n")
+    monkeypatch.setattr("shared.settings.project_root", lambda: tmp_path)
+    result = invoke("config", "list")
+
+    assert result.exit_code == 1
+    assert {"digits", "diabetes"} <= set(result.stdout.split())
+    assert "configs/broken.toml: must be TOML" in result.stderr
 
 
 def test_the_newest_finished_study_of_each_variant_counts():

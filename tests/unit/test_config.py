@@ -20,14 +20,16 @@ def test_every_shipped_config_is_valid() -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("classical.n_trails=3", ["configs/digits.toml", "`classical.n_trails`", "mean 'n_trials'", "max_failures"]),
-        ("clasical.n_trials=3", ["`clasical`", "did you mean 'classical'"]),
-        ("tuning.metric=auc", ["`tuning.metric`", "'auc'", "did you mean 'roc_auc'", "evertune config metrics"]),
+        ("classical.n_trails=3", ["--set: `classical.n_trails`", "mean 'n_trials'", "max_failures"]),
+        ("clasical.n_trials=3", ["--set: `clasical`", "did you mean 'classical'"]),
+        ("tuning.metric=auc", ["--set: `tuning.metric`", "'auc'", "did you mean 'roc_auc'", "evertune config metrics"]),
         ("classical.n_trials=abc", ["`classical.n_trials`", "valid integer", "'abc'"]),
         ("classical.n_trials=0", ["`classical.n_trials`", "greater than or equal to 1", "0"]),
         ("data.holdout=2", ["`data.holdout`", "less than 1", "2"]),
         ("compute.classical.gpux=1", ["`compute.classical.gpux`", "did you mean 'gpu'"]),
-        ("name=other", ["`name`", "the file's name", "'other'"]),
+        ("schedule.cron=a b c d e", ["`schedule.cron`", "minute hour day month weekday", "'a b c d e'"]),
+        ("schedule.cron=0 24 * * *", ["`schedule.cron`", "such as \"30 2 * * mon-fri\"", "'0 24 * * *'"]),
+        ("name=other", ["--set: `name`", "the file's name", "'other'"]),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_with_key_value_and_remedy(override: str, says: list[str]) -> None:
@@ -51,6 +53,34 @@ def test_a_file_that_is_not_toml_says_where(tmp_path: Path) -> None:
     broken.write_text("[data\n")
     with pytest.raises(ConfigError, match=r"broken\.toml: must be TOML, but .*line 1"):
         load_use_case(broken)
+
+
+def test_a_file_that_is_not_utf8_says_where(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text('name = "broken"\ntitle = "Café"\n', encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"broken\.toml: must be UTF-8, but line 2 isn't .*; save it as UTF-8"):
+        load_use_case(broken)
+
+
+def test_what_is_missing_is_named_with_what_to_add_and_the_file_is_blamed_for_its_own_keys(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text('titel = "x"\n[tuning]\nfolds = 3\n')
+    with pytest.raises(ConfigError) as refused:
+        load_use_case(broken, ["tuning.seed=-1"])
+    assert [line.split(";")[0] for line in str(refused.value).splitlines()] == [
+        "broken.toml: `title` is required, but missing",
+        "broken.toml: `data` is required, but missing",
+        "broken.toml: `tuning.metric` is required, but missing",
+        "--set: `tuning.seed` breaks a rule: Input should be greater than or equal to 0, but it is -1",
+        "broken.toml: `titel` is not a key",
+    ]
+    assert "add the table [data], as configs/digits.toml has it" in str(refused.value)
+    assert "add the line metric = …, as" in str(refused.value)
+
+
+@pytest.mark.parametrize("cron", ["0 2 * * *", "*/15 0-6,22 1,15 JAN-mar/2 mon-fri", "5 4 ? * 0"])
+def test_a_cron_expression_is_kept_as_it_is(cron: str) -> None:
+    assert load_use_case("digits", [f"schedule.cron={cron}"]).schedule.cron == cron
 
 
 def test_a_config_without_members_is_refused(tmp_path: Path) -> None:
