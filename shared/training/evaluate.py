@@ -188,7 +188,7 @@ def _fit(objective: Objective, params: Mapping[str, Any], data: Dataset, best_ep
 
     trial = FixedTrial(dict(params))
     if objective.kind != "build":
-        return objective.train(trial, data)
+        return _checked(objective.train(trial, data), objective, data.ref.table)
     if not objective.deep:
         return classical.fit(objective.build(trial), data.X, data.y, seed)
     from shared.training import deep
@@ -196,6 +196,22 @@ def _fit(objective: Objective, params: Mapping[str, Any], data: Dataset, best_ep
     with deep.seeded(seed):
         module, plan = objective.build(trial), objective.fit_plan(trial)
         return deep.train(module, plan, data.X, data.y, table=data.ref.table, epochs=best_epoch, seed=seed).module
+
+
+def _checked(fitted: Any, objective: Objective, table: Table) -> Any:
+    """What `train(trial, data)` returned, if it predicts as a registered model has to.
+
+    Raises:
+        ObjectiveError: it is no model.
+    """
+    method = "predict_proba" if table.task == "classification" else "predict"
+    if isinstance(fitted, type) or not (hasattr(fitted, method) or hasattr(fitted, "state_dict")):
+        raise ObjectiveError(
+            f"{objective.label}: `train(trial, data)` must return the fitted model, an estimator with `{method}` or a "
+            f"torch.nn.Module, but returned {None if fitted is None else f'a {type(fitted).__name__}'}; end it with "
+            "`return model.fit(data.X, data.y)`"
+        )
+    return fitted
 
 
 def _rows_alone(X: pd.DataFrame, y: np.ndarray, table: Table) -> Dataset:

@@ -234,3 +234,28 @@ def test_models_of_one_make_are_saved_once_to_see_whether_they_can_be(source, ti
 def test_a_script_without_train_cannot_be_retrained(data):
     with pytest.raises(ObjectiveError, match="must define `train`"):
         retrain(objective(SCRIPT), {"x": 0.5}, data)
+
+
+NO_MODEL = """
+    def objective(trial, data):
+        return 1.0
+
+    def train(trial, data):
+        from sklearn.svm import LinearSVC
+        return {returned}
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "shown"),
+    [("None", "None"), ("0.5", "a float"), ("LinearSVC().fit(data.X, data.y)", "a LinearSVC")],
+    ids=["nothing", "a score", "a classifier without probabilities"],
+)
+def test_a_train_that_returns_no_model_is_told_what_to_return(returned, shown, data):
+    with pytest.raises(ObjectiveError) as caught:
+        retrain(objective(NO_MODEL.format(returned=returned)), {}, data)
+
+    assert str(caught.value) == (
+        "objectives/tried.py: `train(trial, data)` must return the fitted model, an estimator with `predict_proba` or "
+        f"a torch.nn.Module, but returned {shown}; end it with `return model.fit(data.X, data.y)`"
+    )
