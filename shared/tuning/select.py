@@ -98,10 +98,15 @@ def _explain_failure(spec: StudySpec, trials: Sequence[FrozenTrial]) -> str:
     counts = Counter(trial.state.name for trial in trials)
     failed = [trial for trial in trials if trial.state.name == "FAIL"]
     pruned = f" and {counts['PRUNED']} were pruned" if counts["PRUNED"] else ""
-    last = f"; the last error:\n{failed[-1].user_attrs.get('error', 'not recorded')}\n" if failed else "; "
+    last = f"; the last error:\n{_quoted(failed[-1].user_attrs.get('error', 'not recorded'))}\n" if failed else "; "
     remedy = (
         "mend the objective, try it by itself (`python <objective file>`), and run the flow again"
         if failed
         else "raise the budget `n_trials` or the timeout, or choose another pruner"
     )
     return f"study {spec.name} must have a complete trial, but {counts['FAIL']} trials failed{pruned}{last}{remedy}"
+
+
+def _quoted(error: str) -> str:
+    """A trial's traceback inside the message of another error: no line of it, read in a log, begins an error."""
+    return "\n".join(f"| {line}".rstrip() for line in error.splitlines())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from optuna.trial import TrialState, create_trial
+
+from shared.domain import StudySpec
 from shared.events.logs import failure
+from shared.tuning.select import _explain_failure
 
 STAMP = "2026-11-24 06:31:13.418 "
 TASK = "[1795501867989490/tune/2 (pid 20814)] "
@@ -24,6 +28,19 @@ def test_the_message_of_evertunes_own_error_is_all_that_is_shown():
     )
 
     assert failure(text) == "`target` must be a column, but is 'y';\nthe columns are a, b"
+
+
+def test_a_failed_study_is_shown_from_its_own_first_line_to_its_last():
+    error = "KeyError: 'x'\n\nDuring handling of it, another:\n\nshared.errors.ObjectiveError: a rule"
+    trial = create_trial(state=TrialState.FAIL, user_attrs={"error": error})
+    spec = StudySpec(
+        name="toy/classical/0/1", use_case="toy", variant="classical", fingerprint="0", objective_hash="1",
+        directions=("maximize",), n_trials=1,
+    )  # fmt: skip
+    message = _explain_failure(spec, [trial])
+    lines = f"shared.errors.StudyFailed: {message}".splitlines()
+
+    assert failure(log(*(f"{STAMP}{TASK}{line}" for line in [*lines, "", "Task failed."]))) == message
 
 
 def test_lines_of_other_tasks_dont_get_into_a_message():

@@ -129,7 +129,7 @@ def test_a_study_without_a_complete_trial_fails_with_the_last_error() -> None:
     assert message.startswith(
         "study toy/classical/0/1 must have a complete trial, but 2 trials failed and 1 were pruned"
     )
-    assert "the last error:\nValueError: last\nmend the objective" in message
+    assert "the last error:\n| ValueError: last\nmend the objective" in message
     assert "first" not in message
 
 
