@@ -60,19 +60,19 @@ def _runs(use_case: UseCase) -> list[Run]:
     from metaflow import namespace
 
     from shared.events.graph import read_graph
-    from shared.flow.plan import newest_done
+    from shared.flow.plan import newest_done, use_case_tag
     from shared.settings import project_root
     from shared.storage.ledger import Ledger
 
     namespace(None)
     studies = newest_done(Ledger().entries(use_case.name)).values()
     tuned = {entry.run.split("/")[0]: entry.run for entry in studies if entry.run}
-    found = (_run(flow, tuned.get(flow), use_case.project) for flow in read_graph(project_root()).flows)
+    found = (_run(flow, tuned.get(flow), use_case_tag(use_case)) for flow in read_graph(project_root()).flows)
     return [run for run in found if run]
 
 
-def _run(flow: str, tuned: str | None, project: str) -> Run | None:
-    """The run `tuned`, if this machine has it, else the newest of the flow in a Metaflow project."""
+def _run(flow: str, tuned: str | None, tag: str) -> Run | None:
+    """The run `tuned`, if this machine has it, else the newest of the flow with a tag."""
     from metaflow import Flow, Run
     from metaflow.exception import MetaflowNotFound
 
@@ -80,5 +80,5 @@ def _run(flow: str, tuned: str | None, project: str) -> Run | None:
         if tuned:
             return Run(tuned)
     with suppress(MetaflowNotFound):
-        return next(iter(Flow(flow).runs(f"project:{project}")), None)
+        return next(iter(Flow(flow).runs(tag)), None)
     return None

@@ -27,6 +27,7 @@ class DataSteps(FlowSpec):
         """Read the source, check and split its rows, and store them unless nothing changed."""
         from shared.data.prepare import prepare
         from shared.flow.config import use_case_of
+        from shared.flow.plan import use_case_tag
         from shared.storage.ledger import Ledger
 
         use_case, ledger = use_case_of(self), Ledger()
@@ -35,7 +36,8 @@ class DataSteps(FlowSpec):
             ledger.record_dataset(prepared.ref, run=pathspec())
         self.dataset, self.unchanged = prepared.ref, prepared.unchanged
         self.profile, self.drift = prepared.profile, prepared.drift
-        current.run.add_tags([f"fingerprint:{self.dataset.fingerprint[:12]}", *(["unchanged"] * self.unchanged)])
+        fingerprint = f"fingerprint:{self.dataset.fingerprint[:12]}"
+        current.run.add_tags([use_case_tag(use_case), fingerprint, *(["unchanged"] * self.unchanged)])
         print(summary(self.dataset, unchanged=self.unchanged))
         self.next(self.end)
 

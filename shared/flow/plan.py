@@ -53,7 +53,7 @@ class Plan:
     def tags(self) -> list[str]:
         """Tags of the run: what it is about, and whether it had something to do."""
         study = [f"study:{self.spec.name}"] if self.spec else []
-        return [*study, *(["idle"] if self.idle else [])]
+        return [use_case_tag(self.use_case), *study, *(["idle"] if self.idle else [])]
 
     @property
     def study(self) -> StudySpec:
@@ -83,6 +83,11 @@ class Retrained:
     predictions: np.ndarray
     began: datetime
     ended: datetime
+
+
+def use_case_tag(use_case: UseCase) -> str:
+    """Tag of all runs of a use case: run by hand, they may share a Metaflow project with those of others."""
+    return f"use_case:{use_case.name}"
 
 
 def idle_reason(spec: StudySpec, entry: LedgerEntry | None) -> str:

@@ -39,7 +39,7 @@ objective = "objectives/tiny.py"
 FLOW = """
 import os, subprocess, sys, time
 from pathlib import Path
-from metaflow import Config, FlowSpec, Parameter, card, current, project, step, trigger_on_finish
+from metaflow import Config, FlowSpec, Parameter, card, current, step, trigger_on_finish
 from shared.config import parse_use_case
 from shared.errors import DataError
 
@@ -65,6 +65,12 @@ TELL = """trigger = current.get("trigger")
         woken = sorted(run.parent.id for run in trigger.runs) if trigger else []
         print("woken by", woken, "cores", os.environ.get("EVERTUNE_CORES"), "force", self.force, flush=True)
         print("trials", self.use_case.classical.n_trials, self.use_case.title, flush=True)"""
+
+END_WITH_A_CARD = """    @card(type="blank")
+    @step
+    def end(self):
+        from metaflow.cards import Markdown
+        current.card.append(Markdown(self.use_case.name))"""
 
 BUSY = """children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) for _ in range(2)]
         Path("pids").write_text(" ".join(map(str, [os.getpid(), os.getppid(), *(c.pid for c in children)])))
@@ -149,21 +155,26 @@ def test_on_one_core_flows_run_one_after_the_other(project: Path, monkeypatch: p
     assert first.finished_at <= second.started_at
 
 
-def test_the_cards_of_the_newest_runs_become_files(project: Path, home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_cards_of_a_use_cases_newest_runs_become_files(project: Path, home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("METAFLOW_DATASTORE_SYSROOT_LOCAL")  # with it, Metaflow looks for cards where it writes none
-    add_flow(project, "DataPrepFlow", body="pass")
+    add_flow(project, "DataPrepFlow", body="current.run.add_tag('use_case:' + self.use_case.name)")
     path = project / "flows" / "dataprepflow" / "flow.py"
-    path.write_text(
-        path.read_text().replace("    @step\n    def end", "    @card(type='blank')\n    @step\n    def end")
-    )
-    path.write_text(path.read_text().replace("class Data", "@project(name='evertune_tiny')\nclass Data"))
+    path.write_text(path.read_text().replace("    @step\n    def end(self):\n        pass", END_WITH_A_CARD))
+    other = project / "configs" / "other.toml"
+    other.write_text(CONFIG.replace("tiny", "other"), encoding="utf-8")
     evertune = [sys.executable, "-c", "from shared.cli import main; main()"]
 
-    subprocess.run([*evertune, "run", "tiny"], check=True)
-    written = subprocess.run([*evertune, "cards", "tiny"], check=True, capture_output=True, text=True).stdout
+    def cards() -> str:
+        written = subprocess.run([*evertune, "cards", "tiny"], check=True, capture_output=True, text=True).stdout
+        assert written.split() == [str(home / "cards" / "tiny" / "DataPrepFlow.html")]
+        return Path(written.strip()).read_text(encoding="utf-8")
 
-    assert written.split() == [str(home / "cards" / "tiny" / "DataPrepFlow.html")]
-    assert "<html" in Path(written.strip()).read_text(encoding="utf-8")
+    subprocess.run([*evertune, "run", "tiny"], check=True)
+    before = cards()
+    subprocess.run([sys.executable, path, "--config", "use_case", other, "run"], check=True)
+
+    assert "<html" in before
+    assert cards() == before
 
 
 def test_a_failed_flow_stops_what_waits_for_it_and_shows_its_message(project: Path):

@@ -41,7 +41,7 @@ def test_a_run_records_a_version_with_a_card_and_the_next_finds_it_unchanged(
     version = Ledger().newest_dataset("breast_cancer")
     assert first.data.dataset == version
     assert not first.data.unchanged
-    assert f"fingerprint:{version.fingerprint[:12]}" in first.tags
+    assert {f"fingerprint:{version.fingerprint[:12]}", "use_case:breast_cancer"} <= first.tags
     assert f"200 rows, {version.rows['development']} development / {version.rows['holdout']} holdout" in log
     assert is_complete(version)
     assert Path(version.uri).is_relative_to(home)

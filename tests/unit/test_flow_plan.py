@@ -9,7 +9,7 @@ import pytest
 
 from shared.config import SystemConfig, UseCase
 from shared.domain import DatasetRef, StudySpec, Table, TrialSummary
-from shared.flow.plan import extended, idle_reason, on_other_data, warm_started
+from shared.flow.plan import Plan, extended, idle_reason, on_other_data, warm_started
 from shared.flow.system import study_spec, upstream_studies
 from shared.storage.ledger import LedgerEntry
 
@@ -65,6 +65,11 @@ def test_a_study_is_due_until_it_is_done_with_its_budget() -> None:
     assert idle_reason(spec(), entry(state="failed")) == ""
     assert idle_reason(spec(n_trials=11), entry(budget=10)) == ""
     assert "trial 4 has accuracy 0.9 (ClassicalHPOFlow/1)" in idle_reason(spec(), entry())
+
+
+def test_a_run_is_tagged_with_its_use_case_and_its_study() -> None:
+    assert Plan(USE_CASE, "deep", idle="no table").tags == ["use_case:toy", "idle"]
+    assert Plan(USE_CASE, "classical", spec=spec()).tags == ["use_case:toy", "study:toy/classical/new/1"]
 
 
 def test_continuing_adds_the_budget_to_what_the_study_has() -> None:
