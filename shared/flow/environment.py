@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+from shared.errors import FlowError
 
 NAMES = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER")
 LIMITS = ("MAX_WORKERS", "MAX_NUM_SPLITS")
@@ -13,7 +16,13 @@ def prepare_environment() -> None:
 
     A user name is missing where there is none, or only root. `USERNAME` is the last one that Metaflow looks at, after
     its own settings. A plan has no more workers than the machine has cores: all of them are to run at once.
+
+    Raises:
+        FlowError: something that isn't a folder stands where Metaflow keeps its runs.
     """
+    runs = Path(os.environ.get("METAFLOW_DATASTORE_SYSROOT_LOCAL", "."), ".metaflow").absolute()
+    if runs.exists() and not runs.is_dir():
+        raise FlowError(f"Metaflow keeps its runs in a folder, but {runs} is a file; move it away, and start again")
     if all(os.environ.get(name) in (None, "", "root") for name in NAMES):
         os.environ["USERNAME"] = "evertune"
     for command in ("RUN", "RESUME"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.errors import FlowError
 from shared.flow.environment import prepare_environment
 from tests.flows.conftest import ROOT
 
@@ -66,3 +67,12 @@ def test_the_limits_are_lifted_unless_the_user_sets_them(command: str, monkeypat
     prepare_environment()
     options = getattr(run_cmds, command).make_context(command, [], auto_envvar_prefix=prefix).params
     assert (options["max_workers"], options["max_num_splits"]) == (3, 1000)
+
+
+def test_a_file_where_metaflow_keeps_its_runs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"USER": "tester"})
+    monkeypatch.chdir(tmp_path)
+    prepare_environment()
+    (tmp_path / ".metaflow").touch()
+    with pytest.raises(FlowError, match=rf"{tmp_path}/\.metaflow is a file; move it away"):
+        prepare_environment()
