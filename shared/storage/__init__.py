@@ -1,4 +1,4 @@
-"""PostgreSQL: the embedded server, the ledger, budgets, and Optuna's storage."""
+"""PostgreSQL: the embedded server, the ledger, leases, and Optuna's storage."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -12,6 +13,12 @@ from shared.settings import settings
 from shared.storage import embedded, schema
 
 CONNECT_TIMEOUT_S = 10
+INVALID = "an address that isn't a valid URL (is a special character in the password not percent-encoded?)"
+
+# A server that has vanished is noticed within a minute, where the connection is remote.
+KEEPALIVE: dict[str, Any] = {
+    "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000
+}  # fmt: skip
 
 _migrated: set[str] = set()
 
@@ -81,15 +88,19 @@ def describe(url: str) -> str:
     try:
         parts = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        return "an address that isn't a valid URL (is a special character in the password not percent-encoded?)"
-    host = str(parts.get("host") or "localhost").rpartition("@")[2]  # what is before an @ belongs to the password
+        return INVALID
+    host, name = str(parts.get("host") or "localhost"), str(parts.get("dbname") or parts.get("user") or "")
+    if "@" in host + name:  # what is before it belongs to the password
+        return INVALID
     port = f":{parts['port']}" if parts.get("port") else ""
-    return f"{host}{port}/{parts.get('dbname') or parts.get('user') or ''}"
+    return f"{host}{port}/{name}"
 
 
 def without_password(url: str) -> str:
     """A libpq URL that may be kept: whoever opens it takes the password from the environment."""
-    return re.sub(r"^([^/]*//[^:@/]*):.*@", r"\1@", url)
+    address, mark, options = re.sub(r"^([^/]*//[^:@/]*):.*@", r"\1@", url).partition("?")
+    kept = [option for option in options.split("&") if not re.match(r"(ssl)?password=", option)]
+    return address + (mark + "&".join(kept) if any(kept) else "")
 
 
 def _open(url: str | None = None) -> psycopg.Connection:
@@ -101,7 +112,7 @@ def _open(url: str | None = None) -> psycopg.Connection:
     if address == without_password(own):
         address = own
     try:
-        connection = psycopg.connect(address, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+        connection = psycopg.connect(address, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, **KEEPALIVE)
     except psycopg.Error as err:
         raise _unreachable(address, err) from None  # the original may quote the URL
     # Optuna's tables stay in `public` also where the user is called evertune, as our schema is.
@@ -111,9 +122,11 @@ def _open(url: str | None = None) -> psycopg.Connection:
 
 def _unreachable(url: str, err: psycopg.Error) -> ServiceError:
     """What is told of a database that can't be reached: host, database, cause, remedy; never the password."""
-    cause = " ".join(str(err).split()) if isinstance(err, psycopg.OperationalError) else "the URL can't be read"
+    where = describe(url)
+    told = isinstance(err, psycopg.OperationalError) and where != INVALID
+    cause = _redact(" ".join(str(err).split()), url) if told else "the URL can't be read"
     return ServiceError(
-        f"Evertune's database must be reachable, but {describe(url)} isn't ({_redact(cause, url)}); "
+        f"Evertune's database must be reachable, but {where} isn't ({cause}); "
         "check EVERTUNE_DATABASE_URL, or unset it to use the embedded PostgreSQL"
     )
 

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEASE_S = 30.0
-RENEWALS = 3  # in the time of a lease
-RECONNECT_S = 5.0  # a worker whose connection has gone may come back for so long
+RENEWALS = 10  # in the time of a lease
+# A worker whose connection has gone has this part of a lease to come back: more than two renewals, since it may learn
+# of the loss by the next one only.
+GRACE = 1 / 3
 
 # Held until the connection closes, for whatever reason.
 LIVE = "SELECT pg_advisory_lock(hashtextextended('evertune.worker/' || %(worker)s, 0))"
 
 # A worker whose connection was lost goes on under another name, so that it need not wait for its own old lock.
-RENAME = "UPDATE evertune.leases SET worker = %(worker)s, renewed = clock_timestamp() WHERE worker = %(before)s"
+RENAME = "UPDATE evertune.leases SET worker = %(worker)s, renewed = clock_timestamp() WHERE worker = ANY(%(before)s)"
 
 RENEW = """
 UPDATE evertune.leases
@@ -40,20 +42,26 @@ WHERE worker = %(worker)s
 """
 
 # Trials whose worker died become FAIL, and say why. Own leases are looked at first: one's own lock can be had again.
+# Trials are locked before leases, as where a trial is told something, and a lease must still be the one judged.
 GIVE_BACK = """
 WITH judged AS MATERIALIZED (
-    SELECT trial_id,
+    SELECT trial_id, worker, renewed,
            CASE WHEN worker = %(worker)s THEN false
                 WHEN owner = %(owner)s OR expires < clock_timestamp() THEN true
-                WHEN renewed > clock_timestamp() - make_interval(secs => %(reconnect_s)s) THEN false
+                WHEN renewed > clock_timestamp() - make_interval(secs => %(grace_s)s) THEN false
                 ELSE pg_try_advisory_xact_lock(hashtextextended('evertune.worker/' || worker, 0)) END AS dead
     FROM evertune.leases WHERE study_id = %(study_id)s),
-dead AS (
-    DELETE FROM evertune.leases l USING judged WHERE l.trial_id = judged.trial_id AND judged.dead
+held AS MATERIALIZED (
+    SELECT t.trial_id, t.state, judged.worker, judged.renewed
+    FROM trials t JOIN judged USING (trial_id) WHERE judged.dead
+    ORDER BY t.trial_id FOR NO KEY UPDATE OF t),
+over AS (
+    DELETE FROM evertune.leases l USING held
+    WHERE l.trial_id = held.trial_id AND l.worker = held.worker AND l.renewed = held.renewed
     RETURNING l.trial_id),
 failed AS (
     UPDATE trials t SET state = 'FAIL', datetime_complete = clock_timestamp() AT TIME ZONE 'UTC'
-    FROM dead WHERE t.trial_id = dead.trial_id AND t.state = 'RUNNING'
+    FROM over WHERE t.trial_id = over.trial_id AND t.state = 'RUNNING'
     RETURNING t.trial_id),
 said AS (
     INSERT INTO trial_user_attributes (trial_id, key, value_json)
@@ -84,6 +92,7 @@ class Leases:
         self._owner = owner or uuid4().hex
         self._lease_s = lease_s
         self._worker = ""
+        self._names: list[str] = []
         self._over = Event()
         self._renewals = Thread(target=self._renew, name="evertune-leases", daemon=True)
 
@@ -98,17 +107,18 @@ class Leases:
 
     def give_back(self) -> list[int]:
         """Ids of the trials whose worker died, after they were made FAIL."""
-        values = self.values | {"study_id": self.study_id, "reconnect_s": min(RECONNECT_S, self._lease_s)}
-        found = self._storage.run(lambda connection, _: connection.execute(GIVE_BACK, values).fetchall())
+        more = {"study_id": self.study_id, "grace_s": self._lease_s * GRACE}
+        found = self._storage.run(lambda connection, _: connection.execute(GIVE_BACK, self.values | more).fetchall())
         if found:
             logger.warning("dead workers found", extra={"study": self.study_id, "trials": [row[0] for row in found]})
         return [row[0] for row in found]
 
     def hold(self, connection: psycopg.Connection) -> None:
         """Live on a connection: as long as it is open, this worker can't be dead."""
-        before, self._worker = self._worker, uuid4().hex
+        self._worker = uuid4().hex
         connection.execute(LIVE, {"worker": self._worker})
-        connection.execute(RENAME, {"worker": self._worker, "before": before})
+        connection.execute(RENAME, {"worker": self._worker, "before": self._names})
+        self._names.append(self._worker)
 
     def __enter__(self) -> Leases:
         self._storage.lease(self)

@@ -11,6 +11,8 @@ from typing import TypeVar
 from weakref import WeakSet
 
 import psycopg
+from psycopg import errors
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from shared.errors import ServiceError
 
@@ -37,6 +39,7 @@ class Link:
         self._on_fork = on_fork
         self._connection: psycopg.Connection | None = None
         self._lost_one = False
+        self._away_since: float | None = None
         self._parents: psycopg.Connection | None = None
         _links.add(self)
 
@@ -47,19 +50,31 @@ class Link:
             ServiceError: the database was away for too long.
         """
         with self.lock:
-            again, deadline, pause = False, time.monotonic() + AWAY_S, PAUSE_S[0]
+            again, pause = False, PAUSE_S[0]
             while True:
                 try:
-                    return work(self._connected(), again)
+                    result = work(self._connected(), again)
+                except (errors.DeadlockDetected, errors.SerializationFailure):
+                    continue  # it was rolled back
                 except (psycopg.OperationalError, ServiceError) as err:
                     if not self._is_lost():
-                        raise
-                    if time.monotonic() > deadline:
-                        raise ServiceError(f"the database must be reachable, but was lost ({_cause(err)})") from None
-                    logger.warning("connection lost", extra={"cause": _cause(err)})
+                        self._drop_unless_idle()
+                        raise (_interruption(err) or err) from None
+                    self._check_away(err)
+                except BaseException:  # a signal's, in the middle of a statement
+                    self._drop_unless_idle()
+                    raise
+                else:
+                    self._away_since = None
+                    return result
                 again = True
                 time.sleep(pause)
                 pause = min(2 * pause, PAUSE_S[1])
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
 
     def open(self) -> None:
         """Connect now, so that what is wrong with the address is told now."""
@@ -78,6 +93,27 @@ class Link:
             self._connection = self._connect()
         return self._connection
 
+    def _check_away(self, err: Exception) -> None:
+        """Whoever waits for a server, waits from when it was first missed."""
+        now = time.monotonic()
+        self._away_since = self._away_since or now
+        if now - self._away_since > AWAY_S:
+            raise ServiceError(
+                f"the database must be reachable, but has been away for {AWAY_S:g} s ({_cause(err)}); what has "
+                "finished is kept: run the flow again when `evertune services status` shows it running"
+            ) from None
+        logger.warning("connection lost", extra={"cause": _cause(err)})
+
+    def _drop_unless_idle(self) -> None:
+        """A connection that is in the middle of something answers the next question with that."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return
+        idle = connection.info.transaction_status == TransactionStatus.IDLE
+        if not idle or connection.info.pipeline_status != PipelineStatus.OFF:
+            connection.close()
+            self._connection, self._lost_one = None, True
+
     def _is_lost(self) -> bool:
         """Whether there was a connection, and there is none any more."""
         if self._connection is None:
@@ -94,6 +130,12 @@ class Link:
         self._parents = self._connection  # kept, so that it isn't closed
         self._connection, self._lost_one = None, False
         self._on_fork()
+
+
+def _interruption(err: Exception) -> BaseException | None:
+    """What a signal raised in the middle of a statement, where psycopg only complains about that middle."""
+    found = err.__context__
+    return None if isinstance(found, psycopg.Error) else found
 
 
 def _cause(err: Exception) -> str:

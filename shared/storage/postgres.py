@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,27 +26,34 @@ from psycopg import errors
 from shared.storage import database, optuna_tables, statements
 from shared.storage.link import Link, Result
 from shared.storage.outbox import outbox
-from shared.storage.trials import Row, StudyTrials, Writes, attributes, frozen_trial, utc
+from shared.storage.trials import Row, StudyTrials, Writes, attributes, check_key, frozen_trial, utc
 
 if TYPE_CHECKING:
     import optuna
 
     from shared.storage.leases import Leases
 
-MAX_KEY_CHARACTERS = 512  # of Optuna's columns
-
 
 class NoRoomError(Exception):
     """A trial can't run now: as many have finished, or may still finish, as the study's budget allows."""
 
 
-class Told:
-    """What a running trial of this process was told. `unsent` is the part that the database wasn't told yet."""
+class GoneError(KeyError):
+    """There is no such study or trial, or not any more."""
 
-    def __init__(self, study_id: int) -> None:
+
+class RunningTrial:
+    """A trial that this process runs, and what it was told. `unsent` is the part that the database wasn't told yet."""
+
+    def __init__(self, trial_id: int, number: int, study_id: int, start: datetime | None, told: Writes) -> None:
         self.study_id = study_id
-        self.all = Writes()
+        self.told = told
         self.unsent = Writes()
+        self._identity = trial_id, number
+        self._start = start
+
+    def frozen(self, state: TrialState = TrialState.RUNNING, complete: datetime | None = None) -> FrozenTrial:
+        return self.told.trial(*self._identity, state.name, self._start, complete)
 
 
 class PostgresStorage(BaseStorage, BaseHeartbeat):
@@ -53,7 +62,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
     What `create_new_trial` returned and the state and values of a finished trial are durable when the call returns.
     What a running trial is told is sent a moment later, and durable, in order, at the latest when it ends; until then
     it is kept, and sent again where the server was lost. What reading the trials costs follows those that have
-    finished since the last time, and those that haven't.
+    finished since the last time, and those that haven't. `get_trial` of a running trial says what this process told it.
 
     Threads may share it; it has one connection for each process, also after `fork`. Pickled, it has no password.
 
@@ -82,9 +91,8 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         self._stale_trial_callback = heartbeat_stale_trial_callback
         self._url = url and database.without_password(url)
         self._link = Link(lambda: self._connect(url), self._forked)
-        self._server: datetime | None = None
         self._leases: Leases | None = None
-        self._running: dict[int, Told] = {}
+        self._running: dict[int, RunningTrial] = {}
         self._trials: dict[int, StudyTrials] = {}
         self._directions: dict[int, list[StudyDirection]] = {}
         self._ended: FrozenTrial | None = None
@@ -99,8 +107,10 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         }
 
         def work(connection: psycopg.Connection, again: bool) -> int:
-            if again and (found := connection.execute(statements.STUDY_BY_NAME, [values["name"]]).fetchone()):
-                return int(found[0])
+            if again and study_name is None:
+                found = connection.execute(statements.STUDY_BY_NAME, [values["name"]]).fetchone()
+                if found:
+                    return int(found[0])
             return int(_one(connection.execute(statements.CREATE_STUDY, values))[0])
 
         try:
@@ -177,10 +187,10 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
                 raise _no_study(study_id) from None
             if row is None:
                 raise NoRoomError(study_id)
-            trial_id = int(row[0])
+            trial_id, number = row
             if state == TrialState.RUNNING:
-                self._running[trial_id] = Told(study_id)
-            return trial_id
+                self._running[trial_id] = RunningTrial(trial_id, number, study_id, start, writes)
+            return int(trial_id)
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
@@ -190,7 +200,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
             study_id = running.study_id if running else self._writable(trial_id)
             self._check_compatible(study_id, param_name, distribution)
             writes = Writes()
-            writes.param(_key(param_name), param_value_internal, distribution)
+            writes.param(param_name, param_value_internal, distribution)
             self._write(trial_id, writes)
             self._trials_of(study_id).distributions.setdefault(param_name, distribution)
 
@@ -201,23 +211,24 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         writes = Writes()
-        writes.attribute("user", _key(key), value)
+        writes.attribute("user", key, value)
         self._write(trial_id, writes)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         writes = Writes()
-        writes.attribute("system", _key(key), value)
+        writes.attribute("system", key, value)
         self._write(trial_id, writes)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         at, runs = utc(datetime.now()), state == TrialState.RUNNING
+        written = Writes()
+        if values is not None:
+            written.values(values)
 
         def work(connection: psycopg.Connection, again: bool) -> tuple[Row | None, Row | None, bool]:
-            writes = Writes()
-            if trial_id in self._running:
-                writes.update(self._running[trial_id].unsent)
-            if values is not None:
-                writes.values(values)
+            running, writes = self._running.get(trial_id), Writes()
+            writes.update(running.unsent if running else Writes())
+            writes.update(written)
             given = {"trial_id": trial_id, "state": state.name, "at": at, "writes": writes.dumps()}
             tell = statements.tell_trial(writes.kinds, leased=self._leases is not None, runs=runs)
             with connection.pipeline():
@@ -226,27 +237,38 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
                     if runs:
                         connection.execute(statements.LOCK_STUDY, given)
                 told = connection.execute(tell, given)
-                now = connection.execute(statements.TRIAL, [trial_id])
-            return told.fetchone(), now.fetchone(), again
+                now = connection.execute(statements.TRIAL, [trial_id]) if runs else None
+            return told.fetchone(), now.fetchone() if now else None, again
 
         with self._link.lock:
             before, now, again = self.run(work)
-            if before is None or now is None:
+            running = self._running.pop(trial_id, None)
+            if before is None:
                 raise _no_trial(trial_id)
             found, changed, by_this = before
             if not changed and not (again and by_this):
                 self.check_trial_is_updatable(trial_id, TrialState[found])
                 if found == "WAITING":
-                    raise NoRoomError(now[-1])
+                    raise NoRoomError(trial_id)
+                self._keep_running(trial_id, running)
                 return False
-            self._keep(frozen_trial(now), study_id=now[-1])
+            if now:
+                told = Writes.of(frozen_trial(now))
+                running = RunningTrial(trial_id, now[1], now[-1], now[3], told)
+                self._keep_running(trial_id, running)
+            elif running:
+                running.told.update(written)
+                self._ended = running.frozen(state, at)
             return True
 
     # ---- reading trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        if self._ended is not None and self._ended._trial_id == trial_id:
-            return self._ended
+        with self._link.lock:
+            if (running := self._running.get(trial_id)) is not None:
+                return running.frozen()
+            if self._ended is not None and self._ended._trial_id == trial_id:
+                return self._ended
         return frozen_trial(self._trial_row(trial_id))
 
     def get_trial_param(self, trial_id: int, param_name: str) -> float:
@@ -262,8 +284,6 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        import copy
-
         with self._link.lock:
             if states == (TrialState.WAITING,) and not self._any_waiting(study_id):
                 return []
@@ -300,17 +320,28 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         with self._link.lock:
             return self._news(study_id).n_finished
 
+    @contextmanager
+    def exclusive(self, study_id: int) -> Iterator[None]:
+        """Let one process at a time do what follows to a study."""
+        with self._link.lock:
+            self.run(lambda connection, _: connection.execute(statements.ENTER, [study_id]))
+            try:
+                yield
+            finally:
+                self.run(lambda connection, _: connection.execute(statements.LEAVE, [study_id]))
+
     # ---- the connection
 
     def flush(self) -> None:
         """Send what running trials were told, if it wasn't sent yet."""
         with self._link.lock:
-            if any(told.unsent for told in self._running.values()):
+            if any(running.unsent for running in self._running.values()):
                 self._read()
 
     def close(self) -> None:
-        """Send what wasn't sent, and let go of the connection; the next call opens another."""
-        self.flush()
+        """Send what wasn't sent, if the server is there, and let go of the connection; the next call opens another."""
+        if self._link.connected:
+            self.flush()
         self._link.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -326,26 +357,28 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         self.__init__(**state)  # type: ignore[misc]
 
     def _connect(self, url: str | None) -> psycopg.Connection:
+        """A connection, on which nothing is missing that was lost with the one before.
+
+        A server that crashed comes back without what wasn't durable: what running trials were told, and maybe trials.
+        """
         connection = optuna_tables.connect(url)
-        server = _one(connection.execute("SELECT pg_postmaster_start_time()"))[0]
-        if self._server not in (None, server):
-            self._restarted()
-        self._server = server
-        if self._leases:
-            self._leases.hold(connection)
+        try:
+            self._trials.clear()
+            self._ended = None
+            for trial_id, running in self._running.items():
+                if running.told:
+                    self._send(connection, trial_id, running.told, again=True)
+            if self._leases:
+                self._leases.hold(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _restarted(self) -> None:
-        """The server may have come back without what wasn't durable: ids of trials, and what running ones were told."""
-        self._trials.clear()
-        self._ended = None
-        for told in self._running.values():
-            told.unsent.update(told.all)
-
     def _forked(self) -> None:
-        """Running trials, and the leases on them, are the parent's."""
-        self._running.clear()
-        self._leases = None
+        """In a child of `fork`: running trials, and the leases on them, are the parent's."""
+        self._running, self._trials, self._directions = {}, {}, {}
+        self._ended = self._leases = None
 
     def run(self, work: Callable[[psycopg.Connection, bool], Result]) -> Result:
         """`work(connection, again)` on the connection, as `Link.run` does it."""
@@ -356,19 +389,22 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         except psycopg.Error as err:
             raise StorageInternalError(f"the database refuses it: {err}") from err
 
-    def _read(self, statement: str | None = None, values: Callable[[], Any] | Any = None) -> list[Row]:
-        """The rows of a statement, after what running trials were told was sent with it."""
+    def _read(self, statement: str | None = None, values: Any = None) -> list[Row]:
+        """The rows of a statement, after what running trials were told was sent with it.
+
+        values: of the statement, or a function that gives them when it is sent.
+        """
 
         def work(connection: psycopg.Connection, _: bool) -> list[Row]:
             given = values() if callable(values) else values
-            unsent = [(trial_id, told) for trial_id, told in self._running.items() if told.unsent]
+            unsent = [(trial_id, running) for trial_id, running in self._running.items() if running.unsent]
             if not unsent and statement:
                 return connection.execute(statement, given).fetchall()
             with connection.pipeline():
-                sent = [self._send(connection, trial_id, told.unsent, durable=False) for trial_id, told in unsent]
+                sent = [self._send(connection, trial_id, running.unsent, durable=False) for trial_id, running in unsent]
                 read = connection.execute(statement, given) if statement else None
-            for (trial_id, told), cursor in zip(unsent, sent, strict=True):
-                told.unsent = Writes()
+            for (trial_id, running), cursor in zip(unsent, sent, strict=True):
+                running.unsent = Writes()
                 if _one(cursor)[0] not in ("RUNNING", "WAITING"):
                     del self._running[trial_id]  # somebody else ended it; whoever writes next is told
             return read.fetchall() if read else []
@@ -388,18 +424,20 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
     def _write(self, trial_id: int, writes: Writes) -> None:
         """Tell a trial something: a running one of this process a moment later, any other now."""
         with self._link.lock:
-            told = self._running.get(trial_id)
-            if told:
-                told.all.update(writes)
-                told.unsent.update(writes)
+            running = self._running.get(trial_id)
+            if running:
+                running.told.update(writes)
+                running.unsent.update(writes)
                 outbox().add(self)
                 return
             self._writable(trial_id)
-            self.run(lambda connection, _: self._send(connection, trial_id, writes, durable=True))
+            self.run(lambda connection, _: self._send(connection, trial_id, writes))
 
     @staticmethod
-    def _send(connection: psycopg.Connection, trial_id: int, writes: Writes, *, durable: bool) -> psycopg.Cursor[Row]:
-        statement = statements.write_trial(writes.kinds, durable=durable)
+    def _send(
+        connection: psycopg.Connection, trial_id: int, writes: Writes, *, durable: bool = True, again: bool = False
+    ) -> psycopg.Cursor[Row]:
+        statement = statements.write_trial(writes.kinds, durable=durable, again=again)
         return connection.execute(statement, {"trial_id": trial_id, "writes": writes.dumps()})
 
     def _writable(self, trial_id: int) -> int:
@@ -413,14 +451,9 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         if known is not None:
             check_distribution_compatibility(known, distribution)
 
-    def _keep(self, trial: FrozenTrial, study_id: int) -> None:
-        """Remember a trial whose state has changed."""
-        self._trials_of(study_id).replace(trial)
-        if trial.state.is_finished():
-            self._running.pop(trial._trial_id, None)
-            self._ended = trial
-        elif trial.state == TrialState.RUNNING:
-            self._running.setdefault(trial._trial_id, Told(study_id))
+    def _keep_running(self, trial_id: int, running: RunningTrial | None) -> None:
+        if running:
+            self._running[trial_id] = running
 
     def _trial_row(self, trial_id: int) -> Row:
         rows = self._read(statements.TRIAL, [trial_id])
@@ -442,7 +475,9 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
             self._forget_study(study_id)
             raise _no_study(study_id)
         trials = self._trials_of(study_id)
-        trials.update(row for row in rows if row[1] is not None)
+        for trial in trials.update(row for row in rows if row[1] is not None):
+            if trial.state.is_finished():
+                self._running.pop(trial._trial_id, None)  # somebody else ended it
         return trials
 
     def _any_waiting(self, study_id: int) -> bool:
@@ -454,6 +489,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
     def _forget_study(self, study_id: int) -> None:
         self._trials.pop(study_id, None)
         self._directions.pop(study_id, None)
+        self._ended = None
 
     def _study(self, statement: str, key: int | str) -> FrozenStudy:
         rows = self._read(statement, [key])
@@ -463,7 +499,7 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
 
     def _set_study_attribute(self, kind: str, study_id: int, key: str, value: Any) -> None:
         statement = statements.SET_STUDY_ATTRIBUTE.format(kind=kind)
-        values = {"study_id": study_id, "key": _key(key), "value": json.dumps(value)}
+        values = {"study_id": study_id, "key": check_key(key), "value": json.dumps(value)}
         if not self.run(lambda connection, _: connection.execute(statement, values).rowcount):
             raise _no_study(study_id)
 
@@ -486,19 +522,9 @@ def _frozen_study(row: Row) -> FrozenStudy:
     )
 
 
-def _key(key: str) -> str:
-    """A name as the columns take it, so that it's refused here, and not when it is sent."""
-    if len(key) > MAX_KEY_CHARACTERS or "\0" in key:
-        raise StorageInternalError(
-            f"names of parameters and attributes have up to {MAX_KEY_CHARACTERS} characters and no NUL, "
-            f"but this one is {key[:40]!r}…, of {len(key)}"
-        )
-    return key
+def _no_study(key: int | str) -> GoneError:
+    return GoneError(f"there is no study {key!r}")
 
 
-def _no_study(key: int | str) -> KeyError:
-    return KeyError(f"there is no study {key!r}")
-
-
-def _no_trial(trial_id: int) -> KeyError:
-    return KeyError(f"there is no trial of id {trial_id}")
+def _no_trial(trial_id: int) -> GoneError:
+    return GoneError(f"there is no trial of id {trial_id}")

@@ -50,8 +50,10 @@ ON CONFLICT (study_id, key) DO UPDATE SET value_json = EXCLUDED.value_json
 """
 
 _OF_TRIALS = "params values intermediate_values user_attributes system_attributes heartbeats"
-# In an order that no foreign key refuses.
+# In an order that no foreign key refuses, when no trial can be made any more and none is being told something.
 DELETE_STUDY = (
+    "SELECT FROM studies WHERE study_id = %(study_id)s FOR UPDATE",
+    "SELECT FROM trials WHERE study_id = %(study_id)s FOR UPDATE",
     *(
         f"DELETE FROM trial_{table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = %(study_id)s)"
         for table in _OF_TRIALS.split()
@@ -177,12 +179,15 @@ CREATED = "SELECT trial_id, number FROM trials WHERE study_id = %(study_id)s AND
 
 
 @lru_cache(maxsize=64)
-def write_trial(kinds: Iterable[str], *, durable: bool) -> str:
-    """Write to an unfinished trial; returns its state, none where there is no such trial."""
+def write_trial(kinds: Iterable[str], *, durable: bool, again: bool = False) -> str:
+    """Write to an unfinished trial; returns its state, none where there is no such trial.
+
+    again: it was sent before, and is kept only where that was lost, so that no later word is taken back.
+    """
     later = "" if durable else "FROM (SELECT set_config('synchronous_commit', 'off', true)) AS later"
     return f"""
 WITH found AS (SELECT trial_id, state FROM trials WHERE trial_id = %(trial_id)s FOR SHARE),
-writable AS (SELECT trial_id FROM found WHERE state IN ('RUNNING', 'WAITING')){_contents(kinds)}
+writable AS (SELECT trial_id FROM found WHERE state IN ('RUNNING', 'WAITING')){_contents(kinds, again=again)}
 SELECT (SELECT state::text FROM found) {later}"""
 
 
@@ -215,9 +220,15 @@ SELECT found.state::text, EXISTS (SELECT FROM writable), found.state = given.sta
 FROM found, given"""
 
 
-def _contents(kinds: Iterable[str]) -> str:
-    return "".join(f",\nwritten_{kind} AS ({_CONTENT[kind]})" for kind in kinds)
+def _contents(kinds: Iterable[str], *, again: bool = False) -> str:
+    texts = ((kind, _CONTENT[kind].partition("ON CONFLICT")[0] if again else _CONTENT[kind]) for kind in kinds)
+    return "".join(f",\nwritten_{kind} AS ({text} {'ON CONFLICT DO NOTHING' if again else ''})" for kind, text in texts)
 
+
+# ---- locks of a session
+
+ENTER = "SELECT pg_advisory_lock(hashtextextended('evertune.study/' || %s::int, 0))"
+LEAVE = "SELECT pg_advisory_unlock(hashtextextended('evertune.study/' || %s::int, 0))"
 
 # ---- heartbeats
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from psycopg import errors
 
 from shared.storage import database, statements
+from shared.storage.refusal import explained
 
 STUDY_ID = "SELECT study_id FROM studies WHERE study_name = %s"
 
@@ -15,7 +16,7 @@ def delete_study(name: str) -> None:
     Raises:
         ServiceError: the database can't be reached.
     """
-    with database.connect() as connection, connection.transaction():
+    with database.connect() as connection, explained(connection), connection.transaction():
         try:
             found = connection.execute(STUDY_ID, [name]).fetchone()
         except errors.UndefinedTable:  # Optuna makes its tables with the first study

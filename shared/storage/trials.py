@@ -9,15 +9,22 @@ from functools import lru_cache
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 Row = tuple[Any, ...]
 
-UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+# What Optuna's columns take.
+MAX_KEY_CHARACTERS = 512
+MAX_STEP = 2**31 - 1
 
 
 class Writes:
-    """What a trial is told, by kind and key: the last word on each."""
+    """What a trial is told, by kind and key: the last word on each.
+
+    Raises:
+        StorageInternalError: a name or a step doesn't fit the columns (told here, and not when it is sent).
+    """
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[Any, list[Any]]] = {}
@@ -40,13 +47,15 @@ class Writes:
         return writes
 
     def param(self, name: str, internal_value: float, distribution: BaseDistribution) -> None:
-        self._put("params", name, repr(float(internal_value)), distribution_to_json(distribution))
+        self._put("params", check_key(name), repr(float(internal_value)), distribution_to_json(distribution))
 
     def step(self, step: int, value: float) -> None:
+        if abs(step) > MAX_STEP:
+            raise StorageInternalError(f"a step is between -{MAX_STEP} and {MAX_STEP}, but this one is {step}")
         self._put("steps", step, repr(float(value)))
 
     def attribute(self, kind: str, key: str, value: Any) -> None:
-        self._put(kind, key, json.dumps(value))
+        self._put(kind, check_key(key), json.dumps(value))
 
     def values(self, values: Sequence[float]) -> None:
         for objective, value in enumerate(values):
@@ -64,6 +73,16 @@ class Writes:
 
     def dumps(self) -> str:
         return json.dumps({kind: list(rows.values()) for kind, rows in self._rows.items()})
+
+    def trial(
+        self, trial_id: int, number: int, state: str, start: datetime | None, complete: datetime | None = None
+    ) -> FrozenTrial:
+        """The trial that was told this and nothing else; times as in the tables."""
+        rows: dict[str, list[Any]] = {kind: list(rows.values()) for kind, rows in self._rows.items()}
+        values = [value for _, value in rows.get("values", ())]
+        user, system = dict(rows.get("user", ())), dict(rows.get("system", ()))
+        identity = trial_id, number, state, start, complete
+        return _build(*identity, rows.get("params"), values, rows.get("steps"), user, system)
 
     def __bool__(self) -> bool:
         return bool(self._rows)
@@ -92,15 +111,12 @@ class StudyTrials:
         """What a statement wants to know that reads or counts what may have changed."""
         return {"known": self.n_finished, "number": self.next_number, "unfinished": list(self._unfinished)}
 
-    def update(self, rows: Iterable[Row]) -> None:
-        """Take in trials that were read again, or for the first time."""
-        for row in sorted(rows, key=lambda row: row[1]):
-            self._put(frozen_trial(row))
-
-    def replace(self, trial: FrozenTrial) -> None:
-        """A trial has changed. One that was never read is left to be read in its turn."""
-        if trial._trial_id in self._at:
+    def update(self, rows: Iterable[Row]) -> list[FrozenTrial]:
+        """Take in trials that were read again, or for the first time; and return them."""
+        trials = [frozen_trial(row) for row in sorted(rows, key=lambda row: row[1])]
+        for trial in trials:
             self._put(trial)
+        return trials
 
     def _put(self, trial: FrozenTrial) -> None:
         if trial._trial_id in self._at and trial._trial_id not in self._unfinished:
@@ -127,8 +143,21 @@ class StudyTrials:
 
 def frozen_trial(row: Row) -> FrozenTrial:
     """A trial from its row in `statements.TRIAL`."""
-    trial_id, number, state, start, complete, content, _ = row
-    params, values, steps, user, system = json.loads(content)
+    return _build(*row[:5], *json.loads(row[5]))
+
+
+def _build(
+    trial_id: int,
+    number: int,
+    state: str,
+    start: datetime | None,
+    complete: datetime | None,
+    params: Sequence[Sequence[str]] | None,
+    values: Sequence[str] | None,
+    steps: Sequence[tuple[int, str]] | None,
+    user: dict[str, str] | None,
+    system: dict[str, str] | None,
+) -> FrozenTrial:
     given: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
     for name, value, distribution_json in params or ():
@@ -155,6 +184,20 @@ def attributes(found: dict[str, str] | None) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in (found or {}).items()}
 
 
+def check_key(key: str) -> str:
+    """The name of a parameter or an attribute.
+
+    Raises:
+        StorageInternalError: it doesn't fit the columns.
+    """
+    if len(key) > MAX_KEY_CHARACTERS or "\0" in key or not _is_text(key):
+        raise StorageInternalError(
+            f"names of parameters and attributes are text of up to {MAX_KEY_CHARACTERS} characters without NUL, "
+            f"but this one is {key[:40]!r}, of {len(key)}"
+        )
+    return key
+
+
 def utc(time: datetime | None) -> datetime | None:
     """As Optuna's tables keep times, from the naive local ones that its trials have."""
     return None if time is None else time.astimezone(UTC).replace(tzinfo=None)
@@ -167,3 +210,11 @@ def _local(time: datetime | None) -> datetime | None:
 @lru_cache(maxsize=1024)
 def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
+
+
+def _is_text(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""The loop of a worker: reserve a slot of the budget, ask for a trial, evaluate it, tell; until the budget is full."""
+"""The loop of a worker: ask for a trial where the budget has room, evaluate it, tell; until the budget is full."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from shared.domain import Direction, StudySpec
-from shared.errors import ServiceError
+from shared.errors import ServiceError, StudyFailed
 from shared.tuning.objective import check_value
 from shared.tuning.stopping import INTERRUPTED, reason_to_stop
 from shared.tuning.study import open_study
@@ -65,7 +65,7 @@ def run_worker(
     more, and so is that of a trial whose worker died or stood still for longer than a lease. The study stops early for
     the reasons of `stopping`, between two trials: none is cut off. `timeout_s` counts from this call.
 
-    worker: 0 enqueues the warm starts, so there must be one. owner: by which an attempt at a task knows what an earlier
+    worker: its number, for random numbers of its own. owner: by which an attempt at a task knows what an earlier
     attempt left running.
 
     Raises:
@@ -74,7 +74,7 @@ def run_worker(
     """
     from optuna.exceptions import StorageInternalError
 
-    from shared.storage import PostgresStorage
+    from shared.storage.postgres import GoneError, PostgresStorage
 
     storage = PostgresStorage()
     try:
@@ -82,8 +82,13 @@ def run_worker(
             return _Worker(spec, evaluate, worker, open_study(spec, storage, worker), storage, owner).run()
     except StorageInternalError as err:
         raise ServiceError(
-            f"study {spec.name} needs its database, but lost it ({err.__cause__ or err}); what has finished is kept: "
-            "run the flow again when `evertune services status` shows it running"
+            f"study {spec.name} needs a database that keeps its trials, but this one refuses ({err.__cause__ or err}); "
+            "what has finished is kept"
+        ) from err
+    except GoneError as err:
+        raise StudyFailed(
+            f"study {spec.name} was deleted while it was tuned, by hand or by another run with `--force`; run the flow "
+            "again"
         ) from err
     finally:
         storage.close()
@@ -108,8 +113,7 @@ class _Worker:
 
         cpu_s = _cpu_s()
         self.study._thread_local.in_optimize_loop = True  # a sampler or an objective may call `study.stop()`
-        if self.worker == 0:
-            enqueue_warm_starts(self.study, self.spec)
+        enqueue_warm_starts(self.study, self.spec, self.storage)
         with Leases(self.storage, self.study._study_id, self.spec.n_trials, self.owner) as leases:
             stopped = self._loop(leases)
         return WorkerStats(
@@ -192,10 +196,16 @@ class _Worker:
             self.evaluate_s += time.perf_counter() - started
 
 
-def enqueue_warm_starts(study: optuna.Study, spec: StudySpec) -> None:
-    """Let the warm starts be the next trials, as many as the budget has room for, each once per study."""
-    for params in spec.warm_starts[: spec.n_trials]:
-        study.enqueue_trial(dict(params), user_attrs={"warm_start": True}, skip_if_exists=True)
+def enqueue_warm_starts(study: optuna.Study, spec: StudySpec, storage: PostgresStorage) -> None:
+    """Let the warm starts be the next trials, as many as the budget has room for, each once per study.
+
+    Whichever worker comes first enqueues them all, before any worker asks for a trial.
+    """
+    if not spec.warm_starts:
+        return
+    with storage.exclusive(study._study_id):
+        for params in spec.warm_starts[: spec.n_trials]:
+            study.enqueue_trial(dict(params), user_attrs={"warm_start": True}, skip_if_exists=True)
 
 
 def fail(study: optuna.Study, trial_id: int, cause: str, error: str) -> None:

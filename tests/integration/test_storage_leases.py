@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
@@ -20,18 +21,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from shared.storage import PostgresStorage, leases
+from shared.errors import ServiceError
+from shared.storage import PostgresStorage, leases, link
 from shared.storage.database import connect
 from shared.storage.leases import Leases
-from shared.storage.postgres import NoRoomError
+from shared.storage.postgres import GoneError, NoRoomError
 from shared.storage.studies import delete_study
 
 fork = multiprocessing.get_context("fork")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "RECONNECT_S", 0.5)
 
 
 @pytest.fixture
@@ -205,7 +202,7 @@ def test_several_processes_never_exceed_the_budget(study: optuna.Study, n_worker
 
 
 def test_a_killed_workers_trial_is_given_back(study: optuna.Study) -> None:
-    with other_process() as (pid, trial_id), Worker(1) as worker:
+    with other_process() as (pid, trial_id), Worker(1, lease_s=1.5) as worker:
         assert worker.ask() is None
         kill(pid)
         assert within_seconds(worker.leases.give_back) == [trial_id]
@@ -216,7 +213,7 @@ def test_a_killed_workers_trial_is_given_back(study: optuna.Study) -> None:
 
 
 def test_a_trial_that_finished_before_its_worker_died_counts(study: optuna.Study) -> None:
-    with other_process(told=True) as (pid, _), Worker(1) as worker:
+    with other_process(told=True) as (pid, _), Worker(1, lease_s=1.5) as worker:
         kill(pid)
         time.sleep(1)
         assert worker.leases.give_back() == []
@@ -273,19 +270,76 @@ def drop_connections() -> None:
 
 
 def test_a_worker_that_lost_its_connection_keeps_its_trial(study: optuna.Study) -> None:
-    with Worker(1) as worker, Worker(1) as other:
+    with Worker(1, lease_s=3.0) as worker, Worker(1, lease_s=3.0) as other:
         trial = worker.ask()
         assert trial is not None
         trial.suggest_float("x", 0, 1)
-        drop_connections()
-        assert other.leases.give_back() == [], "it may come back"
+        for _ in range(4):
+            time.sleep(0.25)  # just before a renewal, just after, …
+            drop_connections()
+            assert other.leases.give_back() == [], "it may come back"
         trial.report(0.5, 1)
         worker.study.tell(trial, 1.0)
-        time.sleep(1)
+    (told,) = study.trials
+    assert (told.state, told.params, told.intermediate_values) == (TrialState.COMPLETE, trial.params, {1: 0.5})
+
+
+def test_a_worker_whose_reconnection_failed_halfway_keeps_its_trial(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Worker(1) as worker, Worker(1, lease_s=0.3) as other:
+        trial = worker.ask()
+        assert trial is not None
+        drop_connections()
+        with monkeypatch.context() as patch:
+            dies = "SELECT pg_terminate_backend(pg_backend_pid()), %(worker)s::text, %(before)s::text[]"
+            patch.setattr(leases, "RENAME", dies)
+            patch.setattr(link, "AWAY_S", 0.2)
+            with pytest.raises(ServiceError, match=r"away for 0\.2 s.*what has finished is kept"):
+                worker.study.get_trials()
+        assert len(worker.study.get_trials()) == 1
+        time.sleep(0.5)
         assert other.leases.give_back() == []
-    assert [(t.state, t.params, t.intermediate_values) for t in study.trials] == [
-        (TrialState.COMPLETE, trial.params, {1: 0.5})
-    ]
+        worker.study.tell(trial, 1.0)
+    assert states(study) == {TrialState.COMPLETE: 1}
+
+
+def test_a_stopped_worker_may_go_on_while_its_trial_is_given_back(study: optuna.Study) -> None:
+    with Worker(99) as worker, Worker(99) as other:
+        for _ in range(20):
+            trial = worker.ask()
+            assert trial is not None
+            with connect() as connection:
+                connection.execute("UPDATE evertune.leases SET expires = 'epoch'")
+            finder = threading.Thread(target=other.leases.give_back)
+            finder.start()
+            with suppress(UpdateFinishedTrialError, ValueError):
+                worker.study.tell(trial, 1.0)
+            finder.join()
+    assert states(study)[TrialState.RUNNING] == 0
+    assert sum(states(study).values()) == 20
+
+
+def test_a_study_that_is_deleted_while_it_is_tuned_goes_whole(study: optuna.Study) -> None:
+    ended: list[type] = []
+
+    def work() -> None:
+        with Worker(10_000) as worker:
+            try:
+                while True:
+                    worker.run()
+            except Exception as err:  # noqa: BLE001  # looked at below
+                ended.append(type(err))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    delete_study("s")
+    for thread in threads:
+        thread.join()
+    assert ended == [GoneError, GoneError]
+    assert study._storage.get_all_studies() == []
 
 
 class Interleavings(RuleBasedStateMachine):

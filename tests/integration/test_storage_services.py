@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -122,6 +123,24 @@ def test_a_server_that_was_killed_is_found_again_by_all_who_use_it(stopped_home:
     kill_server(stopped_home)
     out, err = start_process().communicate()
     assert (out.startswith("postgresql://"), err) == (True, "")
+    storage.close()
+
+
+def test_what_a_running_trial_was_told_outlives_a_crash_of_the_server(stopped_home: Path) -> None:
+    import optuna
+
+    storage = PostgresStorage()
+    study = optuna.create_study(storage=storage, study_name="s")
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    trial.report(0.5, 1)
+    storage.flush()  # not durable yet
+    other = database.connect()
+    os.kill(other.info.backend_pid, signal.SIGKILL)  # for safety the server then ends all its processes, and recovers
+    study.tell(trial, 1.0)
+    (told,) = study.get_trials()
+    assert (told.params, told.intermediate_values, told.values) == (trial.params, {1: 0.5}, [1.0])
+    assert postmaster(stopped_home)
     storage.close()
 
 

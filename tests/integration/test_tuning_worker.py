@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from shared.domain import StudySpec
 from shared.errors import StudyFailed
-from shared.storage import PostgresStorage
+from shared.storage import PostgresStorage, leases
 from shared.storage.progress import progress
 from shared.tuning.select import select
 from shared.tuning.study import open_study
@@ -276,8 +276,10 @@ def test_sigterm_tells_the_running_trial_and_exits(tmp_path: Path, started: Call
 
 
 def test_a_killed_worker_costs_one_trial_and_its_configuration_is_run_once_more(
-    tmp_path: Path, started: Callable[..., list[BaseProcess]]
+    tmp_path: Path, started: Callable[..., list[BaseProcess]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(leases, "GRACE", 0.02)
+
     def hangs_once(trial: optuna.Trial) -> float:
         value = square(trial)
         if not (tmp_path / "running").exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.errors import ServiceError
-from shared.storage.database import _redact, describe, libpq_url, sqlalchemy_url
+from shared.storage.database import INVALID, _redact, describe, libpq_url, sqlalchemy_url, without_password
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,25 @@ def test_another_database_is_refused_with_the_right_form_and_without_the_passwor
         ("postgresql://u:hunter2@db.example.com:6432/tuning", "db.example.com:6432/tuning"),
         ("postgresql://u:hunter2@db.example.com/tuning?sslmode=require", "db.example.com/tuning"),
         ("postgresql://postgres@/evertune?host=/tmp/x/postgres", "/tmp/x/postgres/evertune"),
-        ("postgresql://u:hunt@er2@db.example.com/tuning", "db.example.com/tuning"),
+        ("postgresql://u:hunt@er2@db.example.com/tuning", INVALID),
+        ("postgresql://u:hunt/er2@db.example.com/tuning", INVALID),
     ],
 )
 def test_a_description_has_host_and_database_only(url: str, expected: str) -> None:
     assert describe(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://u:hunter2@h:6432/d", "postgresql://u@h:6432/d"),
+        ("postgresql://u@h/d?sslmode=require&password=hunter2", "postgresql://u@h/d?sslmode=require"),
+        ("postgresql://u@h/d?sslpassword=hunter2", "postgresql://u@h/d"),
+        ("postgresql://postgres@/evertune?host=/tmp/x", "postgresql://postgres@/evertune?host=/tmp/x"),
+    ],
+)
+def test_an_address_that_may_be_kept_has_no_password(url: str, expected: str) -> None:
+    assert without_password(url) == expected
 
 
 def test_an_unreadable_url_is_described_without_quoting_it() -> None:
