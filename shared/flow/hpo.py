@@ -44,10 +44,13 @@ def plan(
     Raises:
         DataError: there is no such dataset version.
         ObjectiveError: the objective file breaks the contract.
+        ServiceError: the model couldn't be registered, since MLflow can't be reached.
     """
     found = due(use_case, variant, folder, dataset, force=force)
     if found.idle:
         return confirmed(found)
+    if found.code.trains:
+        check_registry()
     if force:
         start_anew(found.study.name)
     ledger = Ledger()
@@ -102,6 +105,18 @@ def find_dataset(ledger: Ledger, use_case: str, dataset: str) -> DatasetRef:
             f"`python flows/data_prep/flow.py --config use_case configs/{use_case}.toml run`"
         )
     return ref
+
+
+def check_registry() -> None:
+    """A study whose model can't be registered isn't worth its trials.
+
+    Raises:
+        ServiceError: MLflow can't be reached.
+    """
+    from shared.registry import reachable
+    from shared.storage.services import mlflow_tracking_uri
+
+    reachable.check(mlflow_tracking_uri())
 
 
 def start_anew(study: str) -> None:
@@ -212,7 +227,7 @@ def register_model(name: str, plan: Plan, result: TuningResult, retrained: Retra
         use_case=plan.use_case.name,
         example=retrained.example,
         predictions=retrained.predictions,
-        metrics={f"development_{plan.use_case.tuning.metric}": best.values[0]},
+        metrics={f"development_{plan.metric}": best.values[0]},
         params=best.user_attrs.get("system", best.params),
         lineage=lineage(
             dataset=plan.data.fingerprint,
@@ -238,5 +253,4 @@ def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], versio
     """The components of the flow's card."""
     from shared.flow.cards import study_card
 
-    metrics = [plan.use_case.tuning.metric] if len(plan.study.directions) == 1 else []
-    return study_card(trials, plan.study, result, version, metrics=metrics)
+    return study_card(trials, plan.study, result, version, metrics=[plan.metric])

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from shared import model
 from shared.domain import ModelVersion
 from shared.errors import RegistryError, ServiceError, UnloadableModelError
-from shared.registry import pyfunc
+from shared.registry import pyfunc, reachable
 from shared.registry.lineage import PREFIX, from_tags, to_tags
 from shared.settings import settings
 from shared.storage import services
@@ -148,7 +145,7 @@ def _registry(what: str) -> Iterator[MlflowClient]:
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     uri = services.prepare_mlflow(lambda uri: MlflowClient(uri).search_experiments(max_results=1))
-    _check_answers(uri)
+    reachable.check(uri)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -158,22 +155,6 @@ def _registry(what: str) -> Iterator[MlflowClient]:
     except (MlflowException, OSError) as err:
         reason = re.sub(r"//[^@\s]*@", "//", str(err))  # a server's address may hold a password
         raise RegistryError(f"can't {what}: {reason}") from None
-
-
-@cache
-def _check_answers(uri: str) -> None:
-    """Ask a database once whether it is there, since MLflow would try for two minutes."""
-    parts = urlsplit(uri)
-    if not (parts.scheme.startswith("postgresql") and parts.hostname):
-        return
-    host, port = parts.hostname, parts.port or 5432
-    try:
-        socket.create_connection((host, port), timeout=10).close()
-    except OSError as err:
-        raise ServiceError(
-            f"MLflow's database must be reachable, but {host}:{port} isn't ({err.strerror or err}); "
-            "check MLFLOW_TRACKING_URI, or unset it to use the embedded registry"
-        ) from None
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:

@@ -9,8 +9,10 @@ import pytest
 
 from shared.config import UseCase
 from shared.domain import DatasetRef, Table, TrialSummary, TuningResult
+from shared.errors import ServiceError
 from shared.flow import hpo
 from shared.flow.plan import Plan
+from shared.settings import settings
 from shared.storage.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -45,8 +47,8 @@ def arrive(fingerprint: str) -> None:
     Ledger().record_dataset(ref, run="DataPrepFlow/1")
 
 
-def plan(config: UseCase, folder: Path) -> Plan:
-    (folder / "x.py").write_text(SOURCE)
+def plan(config: UseCase, folder: Path, source: str = SOURCE) -> Plan:
+    (folder / "x.py").write_text(source)
     return hpo.plan(config, "classical", folder, run="ClassicalHPOFlow/1")
 
 
@@ -76,3 +78,18 @@ def test_a_study_by_another_direction_is_no_warm_start(tmp_path: Path) -> None:
     arrive("b" * 64)
     turned = plan(use_case(10, directions=["minimize"]), tmp_path)
     assert (turned.study.n_trials, turned.study.warm_starts) == (10, ())
+
+
+def test_a_study_whose_model_couldnt_be_registered_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive("a" * 64)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    settings.cache_clear()
+
+    with pytest.raises(ServiceError, match="MLflow must be reachable"):
+        plan(use_case(10), tmp_path, SOURCE + "def train(trial, data): pass\n")
+    assert Ledger().entries("toy") == []
+
+    plan(use_case(10), tmp_path)
+    assert [entry.state for entry in Ledger().entries("toy")] == ["claimed"], "nothing to register"
