@@ -227,7 +227,7 @@ def register_model(name: str, plan: Plan, result: TuningResult, retrained: Retra
         use_case=plan.use_case.name,
         example=retrained.example,
         predictions=retrained.predictions,
-        metrics={f"development_{plan.use_case.tuning.metric}": best.values[0]},
+        metrics={f"development_{plan.metric}": best.values[0]},
         params=best.user_attrs.get("system", best.params),
         lineage=lineage(
             dataset=plan.data.fingerprint,
@@ -253,5 +253,4 @@ def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], versio
     """The components of the flow's card."""
     from shared.flow.cards import study_card
 
-    metrics = [plan.use_case.tuning.metric] if len(plan.study.directions) == 1 else []
-    return study_card(trials, plan.study, result, version, metrics=metrics)
+    return study_card(trials, plan.study, result, version, metrics=[plan.metric])

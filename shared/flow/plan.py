@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shared.tuning.objective import Objective
 
 WARM_STARTS = 5
+OWN_VALUE = "value"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class Plan:
         """Tags of the run: what it is about, and whether it had something to do."""
         study = [f"study:{self.spec.name}"] if self.spec else []
         return [use_case_tag(self.use_case), *study, *(["idle"] if self.idle else [])]
+
+    @property
+    def metric(self) -> str:
+        """What a trial's value is called: the config's metric, unless the objective scores itself."""
+        own = self.objective is not None and self.objective.kind != "build"
+        return OWN_VALUE if own else self.use_case.tuning.metric
 
     @property
     def study(self) -> StudySpec:
@@ -161,7 +168,7 @@ def outcome(plan: Plan, result: TuningResult, retrained: Retrained | None) -> di
     return {
         "trial": result.best.number,
         "value": result.best.values[0],
-        "metric": plan.use_case.tuning.metric,
+        "metric": plan.metric,
         "budget": plan.study.n_trials,
         "asked": getattr(plan.use_case, plan.variant).n_trials,
         "counts": dict(result.counts),

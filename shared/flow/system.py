@@ -15,7 +15,7 @@ from shared.config import SystemConfig, UseCase
 from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult
 from shared.errors import DataError, FlowError, ObjectiveError, UnloadableModelError
 from shared.flow import hpo
-from shared.flow.plan import Plan, Retrained, claimed, extended, idle_reason, newest_done, top_trials
+from shared.flow.plan import OWN_VALUE, Plan, Retrained, claimed, extended, idle_reason, newest_done, top_trials
 from shared.storage.ledger import Ledger, LedgerEntry
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def complete_dataset(ledger: Ledger, use_case: UseCase, dataset: str) -> Dataset
 
 
 def upstream_studies(entries: Sequence[LedgerEntry], use_case: UseCase) -> dict[str, LedgerEntry]:
-    """The newest finished study of each member, by the metric of now; some may have none."""
-    newest = newest_done([e for e in entries if e.outcome.get("metric") == use_case.tuning.metric])
+    """The newest finished study of each member, by the metric of now or its own value; some may have none."""
+    newest = newest_done([e for e in entries if e.outcome.get("metric") in (use_case.tuning.metric, OWN_VALUE)])
     return {member: newest[member] for member in use_case.members if member in newest}
 
 
