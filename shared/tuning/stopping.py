@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,19 +16,57 @@ FINISHED = ("COMPLETE", "PRUNED")
 INTERRUPTED = "interrupted"
 
 
-def reason_to_stop(spec: StudySpec, trials: Sequence[FrozenTrial], elapsed_s: float) -> str:
-    """Too many failures, no time left, or no improvement for too long; empty: go on.
+class Stopping:
+    """Too many failures, no time left, or no improvement for too long. Looks at each trial until it has ended."""
 
-    trials: all of the study, in the order of their numbers. elapsed_s: since the worker started.
-    """
-    failures = sum(is_failure(trial, spec.since) for trial in trials)
-    if failures >= spec.max_failures:
-        return f"stopped after {failures} failures"
-    if spec.timeout_s is not None and elapsed_s >= spec.timeout_s:
-        return f"timed out after {spec.timeout_s:g} s"
-    if spec.patience and without_improvement(spec, trials) >= spec.patience:
-        return f"stopped after {spec.patience} trials without improvement"
-    return ""
+    def __init__(self, spec: StudySpec) -> None:
+        self.failures = 0
+        self._spec = spec
+        self._sign = -1 if spec.directions[0] == "maximize" else 1
+        self._best: tuple[float, int] | None = None
+        self._finished: list[int] = []
+        self._running: list[int] = []
+        self._seen = 0
+
+    def reason(self, trials: Sequence[FrozenTrial], elapsed_s: float) -> str:
+        """Why to stop; empty: go on.
+
+        trials: all of the study, in the order of their numbers. elapsed_s: since the worker started.
+        """
+        spec = self._spec
+        self._look_at(trials)
+        if self.failures >= spec.max_failures:
+            return f"stopped after {self.failures} failures"
+        if spec.timeout_s is not None and elapsed_s >= spec.timeout_s:
+            return f"timed out after {spec.timeout_s:g} s"
+        if spec.patience and self.without_improvement >= spec.patience:
+            return f"stopped after {spec.patience} trials without improvement"
+        return ""
+
+    @property
+    def without_improvement(self) -> int:
+        """How many trials have finished after the best one. Several directions have no best one: 0."""
+        if self._best is None or len(self._spec.directions) > 1:
+            return 0
+        return len(self._finished) - bisect_right(self._finished, self._best[1])
+
+    def _look_at(self, trials: Sequence[FrozenTrial]) -> None:
+        places = [*self._running, *range(self._seen, len(trials))]
+        self._running, self._seen = [], len(trials)
+        for place in places:
+            trial = trials[place]
+            if not trial.state.is_finished():
+                self._running.append(place)
+            elif trial.state.name in FINISHED:
+                self._count(trial)
+            else:
+                self.failures += is_failure(trial, self._spec.since)
+
+    def _count(self, trial: FrozenTrial) -> None:
+        insort(self._finished, trial.number)
+        if trial.state.name == "COMPLETE":
+            mine = (self._sign * trial.values[0], trial.number)
+            self._best = min(self._best or mine, mine)
 
 
 def is_failure(trial: FrozenTrial, since: datetime | None) -> bool:
@@ -37,14 +76,3 @@ def is_failure(trial: FrozenTrial, since: datetime | None) -> bool:
     if since is None or trial.datetime_complete is None:
         return True
     return trial.datetime_complete >= since.astimezone().replace(tzinfo=None)  # Optuna's times are naive and local
-
-
-def without_improvement(spec: StudySpec, trials: Sequence[FrozenTrial]) -> int:
-    """How many trials have finished after the best one. Several directions have no best one: 0."""
-    finished = [trial for trial in trials if trial.state.name in FINISHED]
-    complete = [trial for trial in finished if trial.state.name == "COMPLETE"]
-    if len(spec.directions) > 1 or not complete:
-        return 0
-    sign = -1 if spec.directions[0] == "maximize" else 1
-    best = min(complete, key=lambda trial: (sign * trial.values[0], trial.number))
-    return sum(trial.number > best.number for trial in finished)

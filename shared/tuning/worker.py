@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from shared.domain import Direction, StudySpec
 from shared.errors import ServiceError, StudyFailed
 from shared.tuning.objective import check_value
-from shared.tuning.stopping import INTERRUPTED, reason_to_stop
+from shared.tuning.stopping import INTERRUPTED, Stopping
 from shared.tuning.study import open_study
 
 if TYPE_CHECKING:
@@ -105,8 +105,12 @@ class _Worker:
     trials: int = 0
     evaluate_s: float = 0.0
     last_error: str = ""
+    stopping: Stopping = field(init=False)
     started: float = field(default_factory=time.perf_counter)
     looked: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self.stopping = Stopping(self.spec)
 
     def run(self) -> WorkerStats:
         from shared.storage.leases import Leases
@@ -154,7 +158,7 @@ class _Worker:
     def _reason_to_stop(self) -> str:
         if self.study._stop_flag:
             return "stopped by its sampler or objective"
-        return reason_to_stop(self.spec, self.study.get_trials(deepcopy=False), time.perf_counter() - self.started)
+        return self.stopping.reason(self.study.get_trials(deepcopy=False), time.perf_counter() - self.started)
 
     def _run_trial(self, trial: optuna.Trial) -> None:
         try:

@@ -18,7 +18,7 @@ from shared.domain import StudySpec, TrialSummary
 from shared.errors import ObjectiveError, StudyFailed
 from shared.tuning.select import select
 from shared.tuning.snippet import as_python
-from shared.tuning.stopping import reason_to_stop, without_improvement
+from shared.tuning.stopping import Stopping
 from shared.tuning.worker import WorkerStats, tune_in_memory
 
 UNIT = optuna.distributions.FloatDistribution(0, 1)
@@ -57,6 +57,10 @@ def numbered(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def stats(stopped: str = "", wall_s: float = 1.0) -> WorkerStats:
     return WorkerStats(worker=0, trials=2, wall_s=wall_s, cpu_s=2.0, evaluate_s=0.5, stopped=stopped)
+
+
+def reason_to_stop(spec: StudySpec, trials: Sequence[FrozenTrial], elapsed_s: float) -> str:
+    return Stopping(spec).reason(trials, elapsed_s)
 
 
 @pytest.mark.parametrize(("direction", "number"), [("maximize", 1), ("minimize", 2)])
@@ -167,7 +171,11 @@ def test_a_study_stops_without_improvement_if_it_is_to() -> None:
 @given(st.lists(st.integers(0, 5), max_size=12))
 def test_as_many_trials_are_without_improvement_as_follow_the_first_best(values: list[int]) -> None:
     expected = len(values) - 1 - values.index(max(values)) if values else 0
-    assert without_improvement(spec(), numbered([complete(float(v)) for v in values])) == expected
+    stopping, trials = Stopping(spec()), numbered([complete(float(v)) for v in values])
+    for n in range(len(trials) + 1):  # as a worker sees them: one more each time, the last one running at first
+        running = [create_trial(state=TrialState.RUNNING)] if n < len(trials) else []
+        assert stopping.reason(trials[:n] + running, 0) == ""
+    assert stopping.without_improvement == expected
 
 
 BEST = TrialSummary(
