@@ -223,13 +223,37 @@ def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, lat
     if rules is None:
         return PromotionDecision(promote=False, reason=f"configs/{plan.use_case.name}.toml has no table [promotion]")
     holdout = load_dataset(plan.data, "holdout")
+    rows, unfair = fair_rows(plan, champion, holdout) if champion else (holdout, "")
+    some = f" (on the {len(rows.y)} of {len(holdout.y)} holdout rows that are new to the champion)"
     return gate.decide(
-        score(metric, client.load_version(version), holdout),
-        champion_score(metric, champion, holdout) if champion else None,
+        score(metric, client.load_version(version), rows),
+        champion_score(metric, champion, rows) if champion else None,
         min_gain=rules.min_gain,
-        metric=metric,
+        metric=metric if len(rows.y) == len(holdout.y) else metric + some,
         latency_ms=latency_ms,
         latency_budget_ms=latency_budget_ms(plan),
+        unfair=unfair,
+    )
+
+
+def fair_rows(plan: Plan, champion: ModelVersion, holdout: Dataset) -> tuple[Dataset, str]:
+    """The holdout rows that the champion wasn't trained on; else all of them, and why they are no fair comparison."""
+    from shared.data.fair import can_decide, new_to_champion
+    from shared.data.store import load_dataset
+
+    fingerprint = champion.lineage.get("dataset", "")
+    if fingerprint == plan.data.fingerprint:
+        return holdout, ""
+    known = {ref.fingerprint: ref for ref in Ledger().datasets(plan.use_case.name)}
+    try:
+        trained_on = load_dataset(known[fingerprint])
+    except (KeyError, DataError):
+        return holdout, f"the rows that it was trained on (dataset version {fingerprint[:12]}) can't be read any more"
+    rows = new_to_champion(holdout, load_dataset(plan.data), trained_on)
+    if len(rows.y) == len(holdout.y) or can_decide(rows, plan.use_case.tuning.metric):
+        return rows, ""
+    return holdout, (
+        f"the split has changed since, and only {len(rows.y)} of {len(holdout.y)} holdout rows are new to it, too few"
     )
 
 

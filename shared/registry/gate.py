@@ -15,6 +15,7 @@ def decide(
     metric: str = "score",
     latency_ms: float | None = None,
     latency_budget_ms: float | None = None,
+    unfair: str = "",
 ) -> PromotionDecision:
     """Whether to promote a challenger. Scores are on the same rows, greater is better.
 
@@ -22,12 +23,15 @@ def decide(
     min_gain: by how much the challenger must be better. A tie or a loss is never promoted, whatever it is.
     latency_ms, latency_budget_ms: what a single-row prediction of the challenger takes, and may take. The budget binds
     the first champion too: what is too slow to be served is better not served.
+    unfair: why the champion's score is not to be compared with, such as rows that it was trained on. Then it keeps its
+    place, until a person decides.
     """
-    promote, reason = _judge(challenger, champion, min_gain, metric, latency_ms, latency_budget_ms)
+    promote, reason = _judge(challenger, champion, min_gain, metric, latency_ms, latency_budget_ms, unfair)
+    compared = None if unfair else champion
     figures = {
         "challenger": challenger,
-        "champion": champion,
-        "gain": None if champion is None else challenger - champion,
+        "champion": compared,
+        "gain": None if compared is None else challenger - compared,
         "min_gain": min_gain,
         "latency_ms": latency_ms,
         "latency_budget_ms": latency_budget_ms,
@@ -46,6 +50,7 @@ def _judge(
     metric: str,
     latency_ms: float | None,
     latency_budget_ms: float | None,
+    unfair: str,
 ) -> tuple[bool, str]:
     if not isfinite(challenger):
         return False, f"the challenger's {metric} is {challenger}, which is no score"
@@ -55,6 +60,11 @@ def _judge(
         return True, f"there is no champion yet, and the challenger's {metric} is {challenger:.6g}"
     if champion != champion:
         return True, f"the champion has no score on these rows, and the challenger's {metric} is {challenger:.6g}"
+    if unfair:
+        return False, (
+            f"the champion keeps its place, since it can't be compared fairly: {unfair}; to serve the challenger all "
+            "the same, move the alias `champion` to it (`evertune registry`), and later ones are compared with it"
+        )
     gain = challenger - champion
     scores = f"{metric} {challenger:.6g} against the champion's {champion:.6g}"
     if gain <= 0:

@@ -32,6 +32,9 @@ TABLE = [
     (0.9, None, {"latency_ms": 30.0, "latency_budget_ms": 20.0}, False, "takes 30 ms a row, more than the 20 ms"),
     (0.9, None, {"latency_ms": nan, "latency_budget_ms": 20.0}, False, "takes nan ms a row"),
     (0.9, 0.8, {"latency_ms": 30.0}, True, "better"),
+    (0.9, 0.8, {"unfair": "few rows"}, False, "keeps its place, since it can't be compared fairly: few rows; to serve"),
+    (0.9, nan, {"unfair": "few rows"}, True, "the champion has no score on these rows"),
+    (nan, 0.8, {"unfair": "few rows"}, False, "score is nan, which is no score"),
 ]
 
 
@@ -74,3 +77,7 @@ def test_the_figures_are_those_behind_the_decision():
         "latency_ms": 3.0,
         "latency_budget_ms": 20.0,
     }
+
+
+def test_a_score_that_is_not_to_be_compared_with_is_no_figure():
+    assert decide(0.75, 0.5, unfair="few rows").figures == {"challenger": 0.75, "min_gain": 0.0}
