@@ -19,15 +19,31 @@ from shared.settings import settings
 from shared.storage import PostgresStorage
 from shared.storage.ledger import Ledger
 from shared.storage.progress import progress
-from tests.flows.conftest import ROOT, Command
+from tests.flows import spy
+from tests.flows.conftest import ROOT, Command, execute
 
 PASSWORD = "a-password-that-must-not-be-seen"
 GZIP = b"\x1f\x8b"
-SMALL = ("classical.n_trials=4", "deep.n_trials=2", "system.n_trials=4", "retune.warm_trials=2")
+SMALL = {  # line of configs/digits.toml → its end in the test
+    "# rows = 1200 ": "rows = 400",
+    "n_trials = 24": "n_trials = 4",
+    "n_trials = 16": "n_trials = 2",
+    "n_trials = 20": "n_trials = 4",
+    "warm_trials = 10": "warm_trials = 2",
+    "folds = 5": "folds = 3",
+}
 
 
-def sets(*more: str) -> list[str]:
-    return [argument for override in (*SMALL, *more) for argument in ("--set", override)]
+@pytest.fixture
+def small_digits(checkout: Path) -> Path:
+    """A checkout whose digits are few, and so are their trials."""
+    config = checkout / "configs" / "digits.toml"
+    text = config.read_text()
+    for line, small in SMALL.items():
+        assert text.count(line) == 1
+        text = text.replace(line, small)
+    config.write_text(text)
+    return checkout
 
 
 def trial_states(study: str) -> list[str]:
@@ -51,10 +67,11 @@ def secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(
-    secret: Path, checkout: Path, evertune: Command
+    secret: Path, small_digits: Path, evertune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evertune = partial(evertune, cwd=checkout)
-    first = evertune("run", "digits", *sets("data.rows=400"))
+    evertune = partial(evertune, cwd=small_digits)
+    imported = spy.start(tmp_path, monkeypatch)
+    first = evertune("run", "digits")
     champion = client.champion("digits")
     assert champion is not None
     assert champion.version == 1
@@ -69,9 +86,11 @@ def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(
 
     _the_champion_is_a_pyfunc_of_raw_rows("digits")
     _every_flow_has_a_card(evertune)
-    _no_secret_in(secret, checkout / ".metaflow")
+    _no_secret_in(secret, small_digits / ".metaflow")
+    _each_task_imports_only_what_it_uses(imported)
 
-    again = evertune("run", "digits", *sets("data.rows=400"))
+    _a_flow_by_hand_finds_nothing_to_do_and_imports_nothing_heavy(small_digits, imported)
+    again = evertune("run", "digits")
     assert "nothing" in again.stdout.lower()
     assert client.champion("digits") == champion
     assert {e.study: e.run for e in Ledger().entries("digits")} == {e.study: e.run for e in entries.values()}
@@ -80,7 +99,7 @@ def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(
     snippet = evertune("best", "digits", "--variant", "classical").stdout
     compile(snippet, "snippet", "exec")
 
-    evertune("run", "digits", *sets("data.rows=500"))
+    evertune("run", "digits", "--set", "data.rows=500")
     grown = [entry for entry in Ledger().entries("digits") if entry.fingerprint != entries["deep"].fingerprint]
     assert {entry.variant for entry in grown} == {"classical", "deep", "system"}
     classical = next(entry for entry in grown if entry.variant == "classical")
@@ -91,6 +110,22 @@ def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(
     gated = Ledger().promotions("digits")[-1]
     assert {"challenger", "champion", "gain"} <= gated.figures.keys()
     assert gated.promoted is (gated.figures["gain"] > 0)
+
+
+def _each_task_imports_only_what_it_uses(imported: Path) -> None:
+    busy = spy.seen(imported)
+    assert spy.unneeded(busy) == {}
+    assert {flow for flow, _ in busy} == {"data_prep", "classical_hpo", "deep_hpo", "system_tune"}
+    assert "torch" in busy["deep_hpo", "tune"]
+
+
+def _a_flow_by_hand_finds_nothing_to_do_and_imports_nothing_heavy(project: Path, imported: Path) -> None:
+    """The README's own command."""
+    done = execute(sys.executable, "flows/classical_hpo/flow.py", "run", ok=True, cwd=project)
+    assert "nothing changed" in done.stdout
+    idle = spy.seen(imported)
+    assert len(idle) == 5
+    assert set().union(*idle.values()) == set()
 
 
 def _every_flow_has_a_card(evertune: Command) -> None:
