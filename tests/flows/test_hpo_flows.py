@@ -53,21 +53,23 @@ def build(trial):
 """
 
 
+SCRIPT = "def objective(trial): return trial.suggest_float('x', 0, 1)\n"  # imports next to nothing
+
+
 def test_a_study_is_tuned_once_and_a_larger_budget_adds_to_it(iris: Path, flow: Command) -> None:
-    config = configure(iris.parent, TREE, 4)
+    config = configure(iris.parent, SCRIPT, 4)
     assert "4 trials, 2 workers" in flow("classical_hpo", config).stdout
     assert "nothing changed" in flow("classical_hpo", config).stdout
-    flow("classical_hpo", configure(iris.parent, TREE, 6))
+    flow("classical_hpo", configure(iris.parent, SCRIPT, 6))
     (entry,) = Ledger().entries("iris")
     assert (entry.state, sum(entry.outcome["counts"].values())) == ("done", 6)
-    assert entry.outcome["model"] == "iris-classical"
-    flow("classical_hpo", configure(iris.parent, TREE, 4), "--force", "True")
+    flow("classical_hpo", configure(iris.parent, SCRIPT, 4), "--force", "True")
     (entry,) = Ledger().entries("iris")
     assert sum(entry.outcome["counts"].values()) == 4
 
 
 def test_unchanged_data_can_add_its_budget_to_the_study_each_time(iris: Path, flow: Command) -> None:
-    config = configure(iris.parent, "def objective(trial): return trial.suggest_float('x', 0, 1)\n", 3)
+    config = configure(iris.parent, SCRIPT, 3)
     config.write_text(config.read_text() + '[schedule]\nwhen_unchanged = "continue"\n')
     assert "3 trials" in flow("classical_hpo", config).stdout
     assert "6 trials" in flow("classical_hpo", config).stdout
@@ -106,6 +108,7 @@ def test_a_trial_that_raises_costs_that_trial_only(iris: Path, flow: Command) ->
     source = TREE.replace("def build(trial):", "def build(trial):\n    if trial.number == 1: raise ValueError('once')")
     flow("classical_hpo", configure(iris.parent, source, 4))
     (entry,) = Ledger().entries("iris")
+    assert (entry.state, entry.outcome["model"]) == ("done", "iris-classical")
     counts = entry.outcome["counts"]
     assert counts["FAIL"] == 1
     assert counts["COMPLETE"] + counts.get("PRUNED", 0) == 4
