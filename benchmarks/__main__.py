@@ -1,11 +1,11 @@
-"""`python -m benchmarks [overhead] [chain] [quality] [--repeat N] [--seeds N]`: measure, print, keep as JSON."""
+"""`python -m benchmarks [overhead] [chain] [quality] [storage] [--repeat N] [--seeds N]`: measure, print, keep as JSON."""
 
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from benchmarks import chain, overhead, quality
+from benchmarks import chain, overhead, quality, storage
 from benchmarks.report import keep, show
 
 
@@ -13,6 +13,7 @@ class Part(StrEnum):
     overhead = "overhead"
     chain = "chain"
     quality = "quality"
+    storage = "storage"
 
 
 def main(
@@ -28,6 +29,8 @@ def main(
                 table = chain.measure(repeat)
             case Part.quality:
                 table = quality.measure(seeds)
+            case Part.storage:
+                table = storage.measure(repeat)
         show(table)
         keep(table)
 
