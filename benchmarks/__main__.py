@@ -1,4 +1,4 @@
-"""`python -m benchmarks [overhead] [chain] [quality] [storage] [--repeat N] [--seeds N]`: measure, print, keep as JSON."""
+"""`python -m benchmarks [overhead] [chain] [quality] [storage]`: measure, print, keep as JSON. Options: `--help`."""
 
 from enum import StrEnum
 from typing import Annotated

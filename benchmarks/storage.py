@@ -63,7 +63,8 @@ def run(box: Sandbox, storage: str, workers: int, size: int) -> dict[str, float]
         fill(box, storage, study, size)
         crew = [start(box, storage, study, n_trials) for _ in range(workers)]
         for worker in crew:
-            assert worker.stdout and worker.stdout.readline() == "ready\n", storage
+            assert worker.stdout
+            assert worker.stdout.readline() == "ready\n", storage
         before = database_cpu_s(box)
         for worker in crew:
             assert worker.stdin
