@@ -1,8 +1,7 @@
 """`python -m benchmarks.storage_worker STORAGE STUDY TRIALS [PORT]`: one worker of the storage benchmark.
 
 Says `ready`, waits for a line, runs its trials (4 parameters, 5 intermediate values, RandomSampler), and prints its
-seconds, those of each `ask`, and its greatest memory in MiB, as JSON. In place of a study, `serve` serves the storage by
-gRPC.
+seconds, those of each `ask`, and its greatest memory in MiB, as JSON. In place of a study, `serve` serves by gRPC.
 """
 
 import json
