@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 USE_CASE ?= digits
 
-.PHONY: run test lint check bench clean
+.PHONY: run test lint check bench bench-storage clean
 
 run: .venv/.installed
 	@$(BIN)/evertune run $(USE_CASE)
@@ -21,6 +21,10 @@ check: lint test
 
 bench: .venv/.installed
 	@$(BIN)/python -m benchmarks
+
+bench-storage: .venv/.installed
+	@$(BIN)/python -m benchmarks storage
+	@$(BIN)/python -m benchmarks.storage_docs
 
 clean:
 	-$(BIN)/evertune services stop
