@@ -52,7 +52,7 @@ WITH judged AS MATERIALIZED (
                 ELSE pg_try_advisory_xact_lock(hashtextextended('evertune.worker/' || worker, 0)) END AS dead
     FROM evertune.leases WHERE study_id = %(study_id)s),
 held AS MATERIALIZED (
-    SELECT t.trial_id, t.state, judged.worker, judged.renewed
+    SELECT t.trial_id, judged.worker, judged.renewed
     FROM trials t JOIN judged USING (trial_id) WHERE judged.dead
     ORDER BY t.trial_id FOR NO KEY UPDATE OF t),
 over AS (

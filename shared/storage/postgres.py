@@ -169,15 +169,15 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
             "complete": utc(template_trial.datetime_complete) if template_trial else None,
             "writes": writes.dumps(),
         }
-        leases = self._leases if state == TrialState.RUNNING and self._is_leased(study_id) else None
+        leased = state == TrialState.RUNNING and self._is_leased(study_id)
 
         def work(connection: psycopg.Connection, again: bool) -> Row | None:
             if again and start and (found := connection.execute(statements.CREATED, values).fetchone()):
                 return found
             with connection.pipeline():
                 connection.execute(statements.LOCK_STUDY, values)
-                create = statements.create_trial(writes.kinds, leased=leases is not None)
-                created = connection.execute(create, values | self._claim(study_id))
+                create = statements.create_trial(writes.kinds, leased=leased)
+                created = connection.execute(create, values | (self._claim(study_id) if leased else {}))
             return created.fetchone()
 
         with self._link.lock:
@@ -242,20 +242,19 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
 
         with self._link.lock:
             before, now, again = self.run(work)
-            running = self._running.pop(trial_id, None)
-            if before is None:
-                raise _no_trial(trial_id)
-            found, changed, by_this = before
-            if not changed and not (again and by_this):
-                self.check_trial_is_updatable(trial_id, TrialState[found])
-                if found == "WAITING":
-                    raise NoRoomError(trial_id)
-                self._keep_running(trial_id, running)
+            found, changed, by_this = before or (None, False, False)
+            done = changed or (again and by_this)
+            if found == "RUNNING" and not done:
                 return False
+            running = self._running.pop(trial_id, None)
+            if found is None:
+                raise _no_trial(trial_id)
+            if not done:
+                self.check_trial_is_updatable(trial_id, TrialState[found])
+                raise NoRoomError(trial_id)
             if now:
                 told = Writes.of(frozen_trial(now))
-                running = RunningTrial(trial_id, now[1], now[-1], now[3], told)
-                self._keep_running(trial_id, running)
+                self._running[trial_id] = RunningTrial(trial_id, now[1], now[-1], now[3], told)
             elif running:
                 running.told.update(written)
                 self._ended = running.frozen(state, at)
@@ -450,10 +449,6 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         known = self._trials_of(study_id).distributions.get(name) or self._news(study_id).distributions.get(name)
         if known is not None:
             check_distribution_compatibility(known, distribution)
-
-    def _keep_running(self, trial_id: int, running: RunningTrial | None) -> None:
-        if running:
-            self._running[trial_id] = running
 
     def _trial_row(self, trial_id: int) -> Row:
         rows = self._read(statements.TRIAL, [trial_id])
