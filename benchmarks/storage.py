@@ -1,12 +1,14 @@
 """Trials per second through Optuna's storages: which one, and up to how many workers."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from statistics import median, quantiles
+from statistics import geometric_mean, median, quantiles
+from subprocess import PIPE
 
 import psutil
 import psycopg
@@ -15,13 +17,16 @@ from benchmarks.report import Table
 from benchmarks.sandbox import ROOT, Sandbox, sandbox
 
 WORKER = (sys.executable, "-m", "benchmarks.storage_worker")
-OURS = "PostgresStorage"
-STORAGES = ("RDBStorage", "GrpcStorageProxy over RDBStorage", "JournalStorage", OURS, f"GrpcStorageProxy over {OURS}")
+OURS, RDB = "PostgresStorage", "RDBStorage"
+GRPC_RDB, GRPC_OURS = f"GrpcStorageProxy over {RDB}", f"GrpcStorageProxy over {OURS}"
+STORAGES = (RDB, GRPC_RDB, "JournalStorage", OURS, GRPC_OURS)
 WORKERS = (1, 2, 4, 8, 16, 32)
 SIZES = (100, 10_000)  # with four workers; else there are a thousand trials in the study
-PORT = 13_000
-SECONDS = 4.0  # about so long is measured
-GUESSED = {"RDBStorage": 20, "JournalStorage": 150, OURS: 350}  # trials per second, to choose how many
+SECONDS = 4.0  # of each run, from when all workers are ready
+CLAIMED = (1, 2, 4, 8)
+KEYS = ("trials_s", "p50_ms", "p99_ms", "database_ms", "connections", "memory_mib")
+
+Runs = dict[tuple[str, int, int], list[dict[str, float]]]
 
 
 def measure(repeat: int) -> Table:
@@ -29,17 +34,17 @@ def measure(repeat: int) -> Table:
     cells = [(workers, 1000) for workers in WORKERS] + [(4, size) for size in SIZES]
     with sandbox() as box:
         box.evertune("services", "start")
-        runs = {
-            (storage, *cell): [run(box, storage, *cell) for _ in range(repeat)]
-            for cell in cells
-            for storage in STORAGES
-        }
-    rows = []
-    for (storage, workers, size), found in runs.items():
-        base = runs["RDBStorage", workers, size]
-        ratio = median(mine["trials_s"] / other["trials_s"] for mine, other in zip(found, base, strict=True))
-        figures = (median(one[key] for one in found) for key in KEYS)
-        rows.append((storage, str(workers), f"{size:,}", *figures, ratio))
+        runs: Runs = {(storage, *cell): [] for cell in cells for storage in STORAGES}
+        for cell in cells:
+            for _ in range(repeat):
+                for storage in STORAGES:
+                    runs[storage, *cell].append(run(box, storage, *cell))
+            print(cell, {s: round(median(one["trials_s"] for one in runs[s, *cell]), 1) for s in STORAGES}, flush=True)
+    rows = [
+        (storage, str(workers), f"{size:,}", *(median(one[key] for one in found) for key in KEYS),
+         ratio(runs, storage, RDB, workers, size))
+        for (storage, workers, size), found in runs.items()
+    ]  # fmt: skip
     return Table(
         "storage",
         f"Storages on PostgreSQL and beside it: 4 parameters, 5 intermediate values a trial (medians of {repeat})",
@@ -48,70 +53,83 @@ def measure(repeat: int) -> Table:
             "connections", "memory, MiB", "x RDBStorage",
         ),
         rows,
-        notes=(f"{OURS} with its budget and leases on, as the flows use it.",),
+        notes=(f"{OURS} with its budget and leases on, as the flows use it.", claim(runs, RDB), claim(runs, GRPC_RDB)),
     )  # fmt: skip
 
 
-KEYS = ("trials_s", "p50_ms", "p99_ms", "database_ms", "connections", "memory_mib")
+def ratio(runs: Runs, storage: str, other: str, workers: int, size: int) -> float:
+    """Of the medians of trials per second."""
+    mine, its = (median(one["trials_s"] for one in runs[s, workers, size]) for s in (storage, other))
+    return mine / its
+
+
+def claim(runs: Runs, other: str) -> str:
+    ratios = [ratio(runs, OURS, other, workers, 1000) for workers in CLAIMED]
+    each = ", ".join(f"{r:.3g}" for r in ratios)
+    return f"{OURS} over {other} at {CLAIMED} workers: {each}; geometric mean {geometric_mean(ratios):.3g}."
 
 
 def run(box: Sandbox, storage: str, workers: int, size: int) -> dict[str, float]:
     """One measurement, on a study of its own that has `size` trials."""
-    study = f"{storage}/{workers}/{size}/{time.time()}"
-    n_trials = max(4, round(GUESSED[storage.rpartition(" ")[2]] * SECONDS / workers))
-    with served(box, storage):
-        fill(box, storage, study, size)
-        crew = [start(box, storage, study, n_trials) for _ in range(workers)]
-        for worker in crew:
-            assert worker.stdout
-            assert worker.stdout.readline() == "ready\n", storage
+    study = f"study-{time.time_ns()}"
+    with served(box, storage) as port, crew(box, storage, study, size, workers, SECONDS, port) as (say, hear):
+        if hear() != "ready":
+            raise RuntimeError(f"the workers of {storage} failed, as they said above")
+        with psycopg.connect(url(box)) as connection:
+            connection.execute("ANALYZE")
         before = database_cpu_s(box)
-        for worker in crew:
-            assert worker.stdin
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
+        say("go")
+        time.sleep(SECONDS / 2)
         connections = connected(box)
-        told = [json.loads(worker.communicate()[0]) for worker in crew]
+        told = json.loads(hear())
         used = database_cpu_s(box) - before
     asked = sorted(seconds for one in told for seconds in one["asked"])
-    done = workers * n_trials
     return {
-        "trials_s": done / max(one["seconds"] for one in told),
+        "trials_s": sum(len(one["asked"]) / one["seconds"] for one in told),
         "p50_ms": 1000 * median(asked),
-        "p99_ms": 1000 * quantiles(asked, n=100)[-1],
-        "database_ms": 1000 * used / done,
+        "p99_ms": 1000 * quantiles(asked, n=100)[-1] if len(asked) > 1 else 1000 * asked[0],
+        "database_ms": 1000 * used / len(asked),
         "connections": connections,
         "memory_mib": max(one["memory_mib"] for one in told),
     }
 
 
-def start(box: Sandbox, storage: str, study: str, n_trials: int) -> subprocess.Popen[str]:
-    command = (*WORKER, storage, study, str(n_trials), str(PORT))
-    return subprocess.Popen(
-        command, cwd=ROOT, env=box.env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )  # fmt: skip
+@contextmanager
+def crew(box: Sandbox, *arguments: object) -> Iterator[tuple[Callable[[str], None], Callable[[], str]]]:
+    """The workers, as what tells them a line, and what hears one from them."""
+    command = (*WORKER, *map(str, arguments))
+    process = subprocess.Popen(command, cwd=ROOT, env=box.env, text=True, bufsize=1, stdin=PIPE, stdout=PIPE)
+    assert process.stdin
+    assert process.stdout
+    tell, lines = process.stdin, process.stdout
+    try:
+        yield lambda line: print(line, file=tell, flush=True), lambda: lines.readline().strip()
+    finally:
+        process.communicate()
 
 
 @contextmanager
-def served(box: Sandbox, storage: str) -> Iterator[None]:
-    """The gRPC server, where the storage needs one."""
+def served(box: Sandbox, storage: str) -> Iterator[str]:
+    """The port of the gRPC server, where the storage needs one."""
     if not storage.startswith("Grpc"):
-        yield
+        yield "0"
         return
-    server = start(box, storage, "serve", 0)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen((*WORKER, storage, "serve", "0", "0", "0", str(port)), cwd=ROOT, env=box.env)
     try:
-        time.sleep(3)
-        yield
+        while not listens(port):
+            time.sleep(0.1)
+        yield str(port)
     finally:
         server.kill()
         server.wait()
 
 
-def fill(box: Sandbox, storage: str, study: str, size: int) -> None:
-    """A study of `size` finished trials, made by the quickest way to where the storage keeps them."""
-    quickest = storage if storage == "JournalStorage" else OURS
-    filler = start(box, quickest, study, size - 1)
-    filler.communicate("go\n")
+def listens(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("localhost", port)) == 0
 
 
 def url(box: Sandbox) -> str:

@@ -1,14 +1,18 @@
-"""`python -m benchmarks.storage_worker STORAGE STUDY TRIALS [PORT]`: one worker of the storage benchmark.
+"""`python -m benchmarks.storage_worker STORAGE STUDY SIZE WORKERS SECONDS PORT`: one run of the storage benchmark.
 
-Says `ready`, waits for a line, runs its trials (4 parameters, 5 intermediate values, RandomSampler), and prints its
-seconds, those of each `ask`, and its greatest memory in MiB, as JSON. In place of a study, `serve` serves by gRPC.
+The workers are forked when all is imported and the study has SIZE trials. Says `ready`, waits for a line, lets them run
+trials (4 parameters, 5 intermediate values, RandomSampler), prints what each did as JSON, and waits for the end of its
+input. `serve` in place of a study serves by gRPC.
 """
 
 import json
+import multiprocessing
 import resource
 import sys
 import time
 import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -24,20 +28,39 @@ from shared.storage.services import database_url
 N_PARAMETERS, N_STEPS = 4, 5
 
 
-def open_storage(kind: str, port: int) -> BaseStorage:
+def open_storage(kind: str, study: str, port: int) -> BaseStorage:
     if kind.startswith("GrpcStorageProxy"):
         return GrpcStorageProxy(host="localhost", port=port)
+    if kind == "JournalStorage":
+        return JournalStorage(JournalFileBackend(str(journal(study))))
     return open_backend(kind)
 
 
 def open_backend(kind: str) -> BaseStorage:
-    match kind.removeprefix("GrpcStorageProxy over "):
-        case "RDBStorage":
-            return RDBStorage(sqlalchemy_url(database_url()), engine_kwargs={"pool_size": 1})
-        case "JournalStorage":
-            return JournalStorage(JournalFileBackend(str(settings().home / "journal.log")))
-        case _:
-            return PostgresStorage()
+    if kind.endswith("RDBStorage"):
+        return RDBStorage(sqlalchemy_url(database_url()), engine_kwargs={"pool_size": 1})
+    return PostgresStorage()
+
+
+def journal(study: str) -> Path:
+    """A file for each study, since all of a file is read."""
+    return settings().home / f"{study}.journal"
+
+
+def fill(kind: str, study_name: str, size: int) -> None:
+    """A study of so many finished trials, made by the quickest way to where the storage keeps them."""
+    storage = open_storage("JournalStorage" if kind == "JournalStorage" else "", study_name, 0)
+    study = optuna.create_study(study_name=study_name, storage=storage)
+    parameters = {f"x{i}": 0.5 for i in range(N_PARAMETERS)}
+    done = optuna.trial.create_trial(
+        params=parameters,
+        distributions=dict.fromkeys(parameters, optuna.distributions.FloatDistribution(0, 1)),
+        intermediate_values={step: 2 / (step + 1) for step in range(N_STEPS)},
+        value=2.0,
+    )
+    study.add_trials([done] * size)
+    if isinstance(storage, PostgresStorage):
+        storage.close()
 
 
 def run_trial(study: optuna.Study) -> float:
@@ -52,27 +75,44 @@ def run_trial(study: optuna.Study) -> float:
     return asked
 
 
-def main(kind: str, study_name: str, n_trials: str, port: str = "0") -> None:
+def work(kind: str, study_name: str, seconds: float, port: int, line: Connection) -> None:
+    """One worker. Sends `None` when it is ready, and what it did; each time it waits for an answer."""
+    storage = open_storage(kind, study_name, port)
+    study = optuna.load_study(study_name=study_name, storage=storage, sampler=optuna.samplers.RandomSampler())
+    if isinstance(storage, PostgresStorage):  # as in the flows: within a budget, under leases
+        Leases(storage, study._study_id, budget=10**9).__enter__()
+    run_trial(study)
+    line.send(None)
+    line.recv()
+    asked, begin = [], time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds or not asked:
+        asked.append(run_trial(study))
+    memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line.send({"seconds": elapsed, "asked": asked, "memory_mib": memory_mib})
+    line.recv()
+
+
+def main(kind: str, study: str, size: str, workers: str, seconds: str, port: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
-    if study_name == "serve":
+    if study == "serve":
         return run_grpc_proxy_server(open_backend(kind), host="localhost", port=int(port))
-    study = optuna.create_study(
-        study_name=study_name,
-        storage=open_storage(kind, int(port)),
-        sampler=optuna.samplers.RandomSampler(),
-        load_if_exists=True,
-    )
-    if isinstance(study._storage, PostgresStorage):  # as in the flows: within a budget, under leases
-        Leases(study._storage, study._study_id, budget=10**9).__enter__()
-    run_trial(study)
+    fill(kind, study, int(size))
+    fork = multiprocessing.get_context("fork")
+    lines = []
+    for _ in range(int(workers)):
+        mine, its = fork.Pipe()
+        fork.Process(target=work, args=(kind, study, float(seconds), int(port), its), daemon=True).start()
+        its.close()
+        lines.append(mine)
+    for line in lines:
+        line.recv()
     print("ready", flush=True)
     sys.stdin.readline()
-    begin = time.perf_counter()
-    asked = [run_trial(study) for _ in range(int(n_trials))]
-    seconds = time.perf_counter() - begin
-    memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "asked": asked, "memory_mib": memory_mib}), flush=True)
+    for line in lines:
+        line.send("go")
+    print(json.dumps([line.recv() for line in lines]), flush=True)
+    sys.stdin.read()
 
 
 if __name__ == "__main__":
