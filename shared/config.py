@@ -97,6 +97,7 @@ class VariantConfig(Frozen):
     sampler: Strategy = StrategySpec()
     pruner: Strategy = StrategySpec()
     timeout_s: float | None = Field(None, gt=0)
+    trial_timeout_s: float | None = Field(None, gt=0)
     max_failures: int = Field(5, ge=1)
     directions: tuple[Direction, ...] = ("maximize",)
 
@@ -106,6 +107,7 @@ class SystemConfig(Frozen):
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = "auto"
     latency_budget_ms: float = Field(20.0, gt=0)
     timeout_s: float | None = Field(None, gt=0)
+    trial_timeout_s: float | None = Field(None, gt=0)
     max_failures: int = Field(5, ge=1)
 
 

@@ -109,6 +109,7 @@ class StudySpec(Frozen):
     sampler: StrategySpec = StrategySpec()
     pruner: StrategySpec = StrategySpec()
     timeout_s: float | None = None
+    trial_timeout_s: float | None = None
     max_failures: int = 5
     patience: int = 0
     since: datetime | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,13 +129,17 @@ def start_anew(study: str) -> None:
 
 
 def tune(plan: Plan, worker: int, workers: int, task: str) -> WorkerStats:
-    """Run trials in this process, one of `workers` on the cores, until the study's budget is full.
+    """Run trials until the study's budget is full, as one of `workers` on the cores.
 
     task: pathspec, by which another attempt at it knows what an earlier one left running.
     """
     from shared.training import threads
 
     threads.limit(threads.share(workers))
+    if plan.study.trial_timeout_s is not None:
+        from shared.tuning.child import run_worker_in_child
+
+        return run_worker_in_child(plan.study, partial(evaluation, plan), worker=worker, owner=task)
     from shared.tuning.worker import run_worker
 
     return run_worker(plan.study, evaluation(plan), worker=worker, owner=task)
@@ -160,8 +165,10 @@ def select(
     """
     from shared.storage import PostgresStorage
     from shared.tuning.select import select as select_best
+    from shared.tuning.worker import give_back_abandoned
 
     storage = PostgresStorage()
+    give_back_abandoned(plan.study, storage)
     try:
         result = select_best(plan.study, storage, stats, pick)
     except StudyFailed as err:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shared.config import SystemConfig, UseCase
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from shared.model import System
     from shared.training.system import SystemSearch
-    from shared.tuning.worker import WorkerStats
+    from shared.tuning.worker import Evaluate, WorkerStats
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ def study_spec(
         n_trials=config.n_trials,
         seed=use_case.tuning.seed,
         timeout_s=config.timeout_s,
+        trial_timeout_s=config.trial_timeout_s,
         max_failures=config.max_failures,
         since=datetime.now(UTC),
     )
@@ -162,18 +164,27 @@ def latency_budget_ms(plan: Plan) -> float:
 
 
 def tune(plan: Plan, worker: int, workers: int, task: str) -> WorkerStats:
-    """Run trials in this process, one of `workers` on the cores, until the study's budget is full.
+    """Run trials until the study's budget is full, as one of `workers` on the cores.
 
     task: pathspec, by which another attempt at it knows what an earlier one left running.
     """
     from shared.training import threads
 
     threads.limit(threads.share(workers))
-    from shared.tuning.worker import run_worker
-
     system = search(plan)
     spec = plan.study.model_copy(update={"warm_starts": tuple(system.initial_trials())})
+    if spec.trial_timeout_s is not None:
+        from shared.tuning.child import run_worker_in_child
+
+        return run_worker_in_child(spec, partial(evaluation, plan), worker=worker, owner=task)
+    from shared.tuning.worker import run_worker
+
     return run_worker(spec, system.evaluate, worker=worker, owner=task)
+
+
+def evaluation(plan: Plan) -> Evaluate:
+    """The function that the study optimizes."""
+    return search(plan).evaluate
 
 
 def select(plan: Plan, stats: Sequence[WorkerStats], run: str) -> tuple[TuningResult, list[FrozenTrial]]:

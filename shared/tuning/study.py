@@ -48,6 +48,7 @@ def study_spec(
         sampler=config.sampler,
         pruner=config.pruner,
         timeout_s=config.timeout_s,
+        trial_timeout_s=config.trial_timeout_s,
         max_failures=config.max_failures,
         since=now or datetime.now(UTC),
     )

@@ -58,12 +58,13 @@ def run_worker(
     *,
     worker: int = 0,
     owner: str = "",
+    elapsed_s: float = 0.0,
 ) -> WorkerStats:
     """Run trials of a study in this process until as many as its budget have finished, over all workers.
 
     A trial that raises is FAIL, with the end of its traceback as user attribute `error`; its configuration is run once
     more, and so is that of a trial whose worker died or stood still for longer than a lease. The study stops early for
-    the reasons of `stopping`, between two trials: none is cut off. `timeout_s` counts from this call.
+    the reasons of `stopping`, between two trials: none is cut off. `timeout_s` counts from `elapsed_s` before the call.
 
     worker: its number, for random numbers of its own. owner: by which an attempt at a task knows what an earlier
     attempt left running.
@@ -78,8 +79,9 @@ def run_worker(
 
     storage = PostgresStorage()
     try:
-        with _sigterm_exits():
-            return _Worker(spec, evaluate, worker, open_study(spec, storage, worker), storage, owner).run()
+        with sigterm_exits():
+            study, started = open_study(spec, storage, worker), time.perf_counter() - elapsed_s
+            return _Worker(spec, evaluate, worker, study, storage, owner, started).run()
     except StorageInternalError as err:
         raise ServiceError(
             f"study {spec.name} needs a database that keeps its trials, but this one refuses ({err.__cause__ or err}); "
@@ -102,11 +104,11 @@ class _Worker:
     study: optuna.Study
     storage: PostgresStorage
     owner: str
+    started: float
     trials: int = 0
     evaluate_s: float = 0.0
     last_error: str = ""
     stopping: Stopping = field(init=False)
-    started: float = field(default_factory=time.perf_counter)
     looked: float = -math.inf
 
     def __post_init__(self) -> None:
@@ -115,7 +117,7 @@ class _Worker:
     def run(self) -> WorkerStats:
         from shared.storage.leases import Leases
 
-        cpu_s = _cpu_s()
+        began_s = cpu_s()
         self.study._thread_local.in_optimize_loop = True  # a sampler or an objective may call `study.stop()`
         enqueue_warm_starts(self.study, self.spec, self.storage)
         with Leases(self.storage, self.study._study_id, self.spec.n_trials, self.owner) as leases:
@@ -124,7 +126,7 @@ class _Worker:
             self.worker,
             self.trials,
             time.perf_counter() - self.started,
-            _cpu_s() - cpu_s,
+            cpu_s() - began_s,
             self.evaluate_s,
             self.last_error,
             stopped,
@@ -152,8 +154,7 @@ class _Worker:
         if time.perf_counter() - self.looked < LOOK_S:
             return
         self.looked = time.perf_counter()
-        for trial_id in leases.give_back():
-            enqueue_again(self.study, self.storage.get_trial(trial_id))
+        give_back(self.study, leases)
 
     def _reason_to_stop(self) -> str:
         if self.study._stop_flag:
@@ -198,6 +199,22 @@ class _Worker:
             return TrialState.PRUNED, None
         finally:
             self.evaluate_s += time.perf_counter() - started
+
+
+def give_back(study: optuna.Study, leases: Leases) -> None:
+    """Fail the trials whose worker died, and enqueue their configurations once more."""
+    for trial_id in leases.give_back():
+        enqueue_again(study, study._storage.get_trial(trial_id))
+
+
+def give_back_abandoned(spec: StudySpec, storage: PostgresStorage) -> None:
+    """`give_back`, by a step that comes after all workers: what died last left nobody to find it."""
+    import optuna
+
+    from shared.storage.leases import Leases
+
+    study = optuna.load_study(storage=storage, study_name=spec.name)
+    give_back(study, Leases(storage, study._study_id, spec.n_trials))
 
 
 def enqueue_warm_starts(study: optuna.Study, spec: StudySpec, storage: PostgresStorage) -> None:
@@ -254,13 +271,13 @@ def _tail(error: Exception) -> str:
     return "".join(traceback.format_exception(error, limit=-3)).strip()[-ERROR_CHARACTERS:]
 
 
-def _cpu_s() -> float:
+def cpu_s() -> float:
     """CPU seconds of this process and its ended children so far."""
     return sum(os.times()[:4])
 
 
 @contextmanager
-def _sigterm_exits() -> Iterator[None]:
+def sigterm_exits() -> Iterator[None]:
     """SIGTERM raises SystemExit, so that a running trial can be told FAIL."""
     if threading.current_thread() is not threading.main_thread():
         yield

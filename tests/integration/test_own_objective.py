@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -70,3 +72,14 @@ def test_the_best_value_is_called_by_what_it_is(source: str, name: str) -> None:
     assert study_line(entry) == f"trial 0, {name} 0.9 → toy-classical version 1"
     assert f"trial 0 has {name} 0.9" in idle_reason(plan.study, entry)
     assert f"{name} 0.9" in hpo.card(plan, result, [], version)[0].render()["source"]
+
+
+@pytest.mark.usefixtures("home")
+def test_with_a_limit_for_trials_they_run_in_another_process() -> None:
+    plan = a_plan("import os\n\ndef objective(trial):\n    return os.getpid()\n")
+    limited = replace(plan, spec=plan.study.model_copy(update={"trial_timeout_s": 60.0}))
+    for each in (plan, limited):
+        hpo.start_anew(each.study.name)
+        hpo.tune(each, worker=0, workers=1, task="t/1")
+        result, _ = hpo.select(each, [], run="r")
+        assert (result.best.values[0] == os.getpid()) == (each is plan)

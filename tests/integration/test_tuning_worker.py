@@ -22,7 +22,7 @@ from shared.storage import PostgresStorage, leases
 from shared.storage.progress import progress
 from shared.tuning.select import select
 from shared.tuning.study import open_study
-from shared.tuning.worker import Evaluate, run_worker
+from shared.tuning.worker import Evaluate, give_back_abandoned, run_worker
 
 pytestmark = pytest.mark.usefixtures("database")
 SPAWN = multiprocessing.get_context("fork")
@@ -273,6 +273,29 @@ def test_sigterm_tells_the_running_trial_and_exits(tmp_path: Path, started: Call
     assert process.exitcode == 128 + signal.SIGTERM
     (told,) = [trial for trial in trials(spec()) if trial.state != TrialState.WAITING]
     assert (told.state, told.user_attrs["cause"]) == (TrialState.FAIL, "interrupted")
+
+
+def test_what_the_last_worker_left_is_given_back_after_it(
+    tmp_path: Path, started: Callable[..., list[BaseProcess]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "GRACE", 0.0)
+
+    def hangs(trial: optuna.Trial) -> float:
+        value = square(trial)
+        time.sleep(0.5)
+        (tmp_path / "running").touch()
+        time.sleep(600)
+        return value
+
+    (victim,) = started(spec(), hangs, [0])
+    wait_for(tmp_path / "running")
+    victim.kill()
+    victim.join(60)
+    deadline = time.monotonic() + 60
+    while counts(spec())["RUNNING"]:  # PostgreSQL notices in its own time that a client is gone
+        assert time.monotonic() < deadline
+        give_back_abandoned(spec(), PostgresStorage())
+    assert counts(spec()) == {"FAIL": 1, "WAITING": 1}
 
 
 def test_a_killed_worker_costs_one_trial_and_its_configuration_is_run_once_more(
