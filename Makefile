@@ -3,13 +3,16 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 USE_CASE ?= digits
 
-.PHONY: run test lint check bench bench-storage clean
+.PHONY: run test soak lint check bench bench-storage clean
 
 run: .venv/.installed
 	@$(BIN)/evertune run $(USE_CASE)
 
 test: .venv/.installed
 	@$(BIN)/pytest
+
+soak: .venv/.installed
+	@$(BIN)/pytest -v -n 1 --repetitions 20 tests/production
 
 lint: .venv/.installed
 	@$(BIN)/ruff check .

@@ -1,11 +1,11 @@
-"""`python -m benchmarks [overhead] [chain] [quality] [storage]`: measure, print, keep as JSON. Options: `--help`."""
+"""`python -m benchmarks [PART ...]`: measure, print, keep as JSON. Parts and options: `--help`."""
 
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from benchmarks import chain, overhead, quality, storage
+from benchmarks import chain, engine, overhead, quality, storage
 from benchmarks.report import keep, show
 
 
@@ -13,6 +13,7 @@ class Part(StrEnum):
     overhead = "overhead"
     chain = "chain"
     quality = "quality"
+    engine = "engine"
     storage = "storage"
 
 
@@ -21,7 +22,7 @@ def main(
     repeat: Annotated[int, typer.Option(help="runs of each command; medians are printed")] = 3,
     seeds: Annotated[int, typer.Option(help="split seeds of the quality benchmark")] = 5,
 ) -> None:
-    for part in parts or [Part.overhead, Part.chain, Part.quality]:
+    for part in parts or [Part.overhead, Part.chain, Part.quality, Part.engine]:
         match part:
             case Part.overhead:
                 table = overhead.measure(repeat)
@@ -29,6 +30,8 @@ def main(
                 table = chain.measure(repeat)
             case Part.quality:
                 table = quality.measure(seeds)
+            case Part.engine:
+                table = engine.measure(repeat)
             case Part.storage:
                 table = storage.measure(repeat)
         show(table)

@@ -155,3 +155,18 @@ def home(
         settings.cache_clear()
         yield folder
     settings.cache_clear()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--repetitions", type=int, default=1, help="how often to run each test of endurance")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "repetition" in metafunc.fixturenames:
+        metafunc.parametrize("repetition", range(metafunc.config.getoption("repetitions")), indirect=True)
+
+
+@pytest.fixture
+def repetition(request: pytest.FixtureRequest) -> int:
+    """Which one this is; a test that asks for it runs so often."""
+    return int(request.param)

@@ -5,7 +5,8 @@ or taken from the queue, only where there is room, in one transaction under the 
 of workers lets one more trial finish than the budget allows, and a trial that fails gives its place back by failing.
 
 A worker renews its leases from a thread. Where it stops to, its trials are given back: when the lease is over, or,
-where its connection has gone too, after a moment in which it could have come back with another.
+where its connection has gone too, after a moment in which it could have come back with another. After a start of the
+server everybody has that moment.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ GIVE_BACK = """
 WITH judged AS MATERIALIZED (
     SELECT trial_id, worker, renewed,
            CASE WHEN worker = %(worker)s THEN false
-                WHEN owner = %(owner)s OR expires < clock_timestamp() THEN true
+                WHEN owner = %(owner)s THEN true
+                WHEN pg_postmaster_start_time() > clock_timestamp() - make_interval(secs => %(grace_s)s) THEN false
+                WHEN expires < clock_timestamp() THEN true
                 WHEN renewed > clock_timestamp() - make_interval(secs => %(grace_s)s) THEN false
                 ELSE pg_try_advisory_xact_lock(hashtextextended('evertune.worker/' || worker, 0)) END AS dead
     FROM evertune.leases WHERE study_id = %(study_id)s),
@@ -77,20 +80,21 @@ class Leases:
     """A worker's claims on the trials of a study. Entered, `storage` runs trials of that study only, in its budget.
 
     budget: trials that finish, over all workers and runs of the study. owner: who the worker is; what an earlier one
-    of the same name has left running is given back at once. lease_s: how long a claim holds that isn't renewed.
+    of the same name has left running is given back at once. lease_s: how long a claim holds that isn't renewed (None:
+    30 s).
 
     Raises:
         ServiceError: the database can't be reached (from every method).
     """
 
     def __init__(
-        self, storage: PostgresStorage, study_id: int, budget: int, owner: str = "", lease_s: float = LEASE_S
+        self, storage: PostgresStorage, study_id: int, budget: int, owner: str = "", lease_s: float | None = None
     ) -> None:
         self.study_id = study_id
         self.budget = budget
         self._storage = storage
         self._owner = owner or uuid4().hex
-        self._lease_s = lease_s
+        self._lease_s = lease_s or LEASE_S
         self._worker = ""
         self._names: list[str] = []
         self._over = Event()

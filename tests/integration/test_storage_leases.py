@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 import signal
 import threading
 import time
@@ -178,27 +177,6 @@ def test_a_deleted_study_starts_anew(study: optuna.Study) -> None:
 def test_deleting_an_unknown_study_changes_nothing(study: optuna.Study) -> None:
     delete_study("unknown")
     assert [s.study_name for s in study._storage.get_all_studies()] == ["s"]
-
-
-@pytest.mark.parametrize(("n_workers", "budget"), [(2, 7), (8, 1), (8, 30)])
-def test_several_processes_never_exceed_the_budget(study: optuna.Study, n_workers: int, budget: int) -> None:
-    def work(seed: int) -> None:
-        chance = random.Random(seed)
-        with Worker(budget) as worker:
-            while not worker.leases.is_full():
-                if trial := worker.ask():
-                    state = TrialState.FAIL if chance.random() < 0.3 else TrialState.PRUNED
-                    worker.study.tell(trial, state=state)
-
-    workers = [fork.Process(target=work, args=(i,), daemon=True) for i in range(n_workers)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * n_workers
-    assert states(study)[TrialState.PRUNED] == budget
-    assert states(study)[TrialState.RUNNING] == 0
-    assert [trial.number for trial in study.trials] == list(range(len(study.trials)))
 
 
 def test_a_killed_workers_trial_is_given_back(study: optuna.Study) -> None:

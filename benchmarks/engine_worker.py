@@ -1,0 +1,61 @@
+"""`python -m benchmarks.engine_worker memory|engine|open N`: one worker on a study of N quick trials; figures as JSON.
+
+`memory`: by Optuna alone, in memory. `engine`: by Evertune's loop on PostgreSQL. `open`: the study that `engine` left.
+"""
+
+import json
+import resource
+import sys
+import time
+
+import optuna
+
+from shared.domain import StrategySpec, StudySpec
+from shared.storage import PostgresStorage
+from shared.tuning.study import open_study
+from shared.tuning.worker import run_worker
+
+began: list[float] = []
+
+
+def objective(trial: optuna.Trial) -> float:
+    """4 parameters, 5 reports, and next to no time."""
+    began.append(time.perf_counter())
+    value = sum(trial.suggest_float(f"x{i}", 0, 1) for i in range(4))
+    for step in range(5):
+        trial.report(value / (step + 1), step)
+    return value
+
+
+def spec(n_trials: int) -> StudySpec:
+    return StudySpec(
+        name="engine", use_case="engine", variant="classical", fingerprint="", objective_hash="",
+        directions=("minimize",), n_trials=n_trials, sampler=StrategySpec(name="RandomSampler"),
+    )  # fmt: skip
+
+
+def main(what: str, n_trials: int) -> dict[str, float]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    begin = time.perf_counter()
+    match what:
+        case "memory":
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler())
+            study.optimize(objective, n_trials)
+        case "engine":
+            run_worker(spec(n_trials), objective)
+        case "open":
+            open_study(spec(n_trials), PostgresStorage()).get_trials(deepcopy=False)
+    ended = time.perf_counter()
+    if what == "open":
+        return {"seconds": ended - begin}
+    edge = min(1000, n_trials // 2)
+    return {
+        "ms": 1000 * (ended - began[0]) / n_trials,
+        "first_ms": 1000 * (began[edge] - began[0]) / edge,
+        "last_ms": 1000 * (ended - began[-edge]) / edge,
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]))))
