@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -32,7 +33,7 @@ from tests.conftest import copy_home, remove_home
 fork = multiprocessing.get_context("fork")
 
 TRIAL_S = 0.05
-KILLS = 5
+KILLS = 6
 
 
 def spec(n_trials: int, name: str = "toy/classical/0/1") -> StudySpec:
@@ -89,19 +90,39 @@ def test_any_number_of_workers_runs_exactly_the_budget(n_workers: int, budget: i
 
 
 class Crew:
-    """Four workers of a study; one that was killed is replaced by another, as a scheduler does it."""
+    """Four workers of a study; one that was killed is replaced by another, as a scheduler does it.
 
-    def __init__(self, study_spec: StudySpec) -> None:
+    log: gets a byte for each trial that was begun.
+    """
+
+    def __init__(self, study_spec: StudySpec, log: Path) -> None:
         self.spec = study_spec
-        self.numbers = iter(range(1000))
+        self.log = log
+        self.numbers = itertools.count()
         self.workers = [self.start() for _ in range(4)]
 
     def start(self) -> BaseProcess:
+        number = next(self.numbers)
         worker = fork.Process(
-            target=run_worker, args=(self.spec, takes_a_moment), kwargs={"worker": next(self.numbers)}
+            target=run_worker, args=(self.spec, self.evaluate), kwargs={"worker": number}, daemon=True
         )
         worker.start()
         return worker
+
+    def evaluate(self, trial: optuna.Trial) -> float:
+        with self.log.open("ab") as log:
+            log.write(b".")
+        return takes_a_moment(trial)
+
+    def wait_for(self, n_trials: int) -> None:
+        deadline = time.monotonic() + 120
+        while not self.log.exists() or self.log.stat().st_size < n_trials:
+            assert time.monotonic() < deadline, "the study doesn't go on"
+            time.sleep(0.01)
+
+    @property
+    def works(self) -> bool:
+        return any(worker.is_alive() for worker in self.workers)
 
     def kill_one(self) -> None:
         victim = random.choice(self.workers)
@@ -115,21 +136,19 @@ class Crew:
         return [worker.exitcode for worker in self.workers]
 
 
-def kill_server(home: Path) -> None:
+def kill_server(home: Path, crew: Crew) -> None:
     """The postmaster and all its processes, at once; where it isn't there yet after the last time, a moment later."""
-    while True:
-        try:
+    while crew.works:
+        with suppress(psutil.NoSuchProcess, FileNotFoundError, IndexError):
             server = psutil.Process(int((home / "postgres" / "postmaster.pid").read_text().splitlines()[0]))
             children = server.children()
             server.kill()
+            for child in children:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
             server.wait(60)
-        except (psutil.NoSuchProcess, FileNotFoundError, IndexError):
-            time.sleep(0.05)
-            continue
-        for child in children:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        return
+            return
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -147,18 +166,20 @@ def own_home(pristine_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 @pytest.mark.parametrize("killed", ["workers", "server", "both"])
 @pytest.mark.usefixtures("repetition")
-def test_a_kill_costs_at_most_the_trial_that_ran(own_home: Path, killed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_costs_at_most_the_trial_that_ran(
+    own_home: Path, killed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(leases, "LEASE_S", 6.0)
     study_spec = spec(200)
     states(study_spec)
-    crew, n_killed = Crew(study_spec), 0
+    crew, n_killed = Crew(study_spec, tmp_path / "begun"), 0
     for i in range(KILLS):
-        time.sleep(random.uniform(0.05, 0.4))
+        crew.wait_for(30 * i + random.randrange(1, 30))
         if killed != "server":
             crew.kill_one()
             n_killed += 1
         if killed == "server" or (killed == "both" and i % 2):
-            kill_server(own_home)
+            kill_server(own_home, crew)
     assert crew.end() == [0] * 4
     found = states(study_spec)
     assert finished(found) == 200
