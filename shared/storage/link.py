@@ -78,8 +78,7 @@ class Link:
 
     def open(self) -> None:
         """Connect now, so that what is wrong with the address is told now."""
-        with self.lock:
-            self._connected()
+        self.run(lambda *_: None)
 
     def close(self) -> None:
         """Let go of the connection; the next work opens another."""
@@ -90,7 +89,11 @@ class Link:
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None:
-            self._connection = self._connect()
+            try:
+                self._connection = self._connect()
+            except psycopg.OperationalError:  # it answered, and went away; a wrong address is a ServiceError
+                self._lost_one = True
+                raise
         return self._connection
 
     def _check_away(self, err: Exception) -> None:
