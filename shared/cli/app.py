@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shared.cli import cards, config, registry, run, services, status
+from shared.cli import cards, config, registry, replay, run, services, status
 from shared.errors import EvertuneError
 
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C has ended
@@ -37,6 +37,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("status")(status.status)
 app.command("best")(status.best)
+app.command("replay")(replay.replay)
 app.command("cards")(cards.cards)
 app.command("registry")(registry.registry)
 app.add_typer(config.app, name="config")

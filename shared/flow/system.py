@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TOP = 3
+LATENCY = "latency_ms"
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,11 @@ class BlobCache:
         write_blob(self.ref, key, blob)
 
 
-def search(plan: Plan) -> SystemSearch:
-    """The system's search space and score, over the upstream studies' best trials."""
+def search(plan: Plan, *, cached: bool = True) -> SystemSearch:
+    """The system's search space and score, over the upstream studies' best trials.
+
+    cached: known fits are read from beside the dataset version, and new ones kept there.
+    """
     from shared.data.store import load_dataset
     from shared.training.system import SystemSearch, UpstreamMember
     from shared.tuning.objective import Objective
@@ -155,7 +159,8 @@ def search(plan: Plan) -> SystemSearch:
         objective = Objective.from_source(ledger.source(entry.outcome["objective_hash"]), entry.outcome["objective"])
         members[name] = UpstreamMember(objective, top_trials(entry))
     metric, budget_ms = plan.use_case.tuning.metric, latency_budget_ms(plan)
-    return SystemSearch(members, load_dataset(plan.data), metric, budget_ms, plan.study.seed, BlobCache(plan.data))
+    cache = BlobCache(plan.data) if cached else None
+    return SystemSearch(members, load_dataset(plan.data), metric, budget_ms, plan.study.seed, cache)
 
 
 def latency_budget_ms(plan: Plan) -> float:
