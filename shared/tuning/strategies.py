@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from shared.config import did_you_mean
 from shared.domain import StrategySpec, StudySpec
@@ -16,20 +16,31 @@ if TYPE_CHECKING:
 
 
 NESTED = ("base_sampler", "independent_sampler", "wrapped_pruner")
+Given = Callable[[str], Mapping[str, Any]]
 
 
 def sampler(spec: StudySpec, worker: int = 0, after: int = 0) -> BaseSampler:
-    """The sampler of one worker of a study that has `after` trials; `auto` is TPE with Optuna's defaults.
+    """The sampler of one worker of a study that has `after` trials; `auto` is `AutoSampler`.
 
     Raises:
         ConfigError: Optuna has no such sampler, or it doesn't take these arguments.
     """
     from optuna import samplers
 
-    base_seed = spec.sampler.options.get("seed", spec.seed)
-    strategy = spec.sampler.model_copy(update={"name": "TPESampler"}) if spec.sampler.name == "auto" else spec.sampler
-    given = {"seed": worker_seed(base_seed, worker, after)}
-    found: BaseSampler = _build(strategy, samplers, samplers.BaseSampler, f"{_place(spec)}.sampler", given)
+    shared = spec.sampler.options.get("seed", spec.seed)
+    own = worker_seed(shared, worker, after)
+    if spec.sampler.name == "auto":
+        _refuse_arguments(spec, "sampler")
+        from shared.tuning.auto_sampler import AutoSampler
+
+        return AutoSampler(spec.n_trials, own)
+
+    def given(name: str) -> Mapping[str, Any]:
+        if name == "QMCSampler":  # its workers take turns on one sequence, which each begins at random
+            return {"seed": shared, "independent_sampler": samplers.RandomSampler(own)}
+        return {"seed": own}
+
+    found: BaseSampler = _build(spec.sampler, samplers, samplers.BaseSampler, f"{_place(spec)}.sampler", given)
     return found
 
 
@@ -42,13 +53,9 @@ def pruner(spec: StudySpec) -> BasePruner:
     from optuna import pruners
 
     if spec.pruner.name == "auto":
-        if spec.pruner.options:
-            raise ConfigError(
-                f"{_place(spec)}.pruner: 'auto' takes no arguments, but has {', '.join(spec.pruner.options)}; "
-                "name the pruner that takes them"
-            )
+        _refuse_arguments(spec, "pruner")
         return auto_pruner(spec)
-    found: BasePruner = _build(spec.pruner, pruners, pruners.BasePruner, f"{_place(spec)}.pruner", {})
+    found: BasePruner = _build(spec.pruner, pruners, pruners.BasePruner, f"{_place(spec)}.pruner", lambda _: {})
     return found
 
 
@@ -77,8 +84,17 @@ def worker_seed(seed: int, worker: int, after: int = 0) -> int:
     return int(SeedSequence(seed, spawn_key=(worker, after)).generate_state(1)[0])
 
 
-def _build(strategy: StrategySpec, module: Any, base: type, place: str, given: Mapping[str, Any]) -> Any:
-    """An instance of a class of an Optuna module; of `given` it gets the arguments that it takes."""
+def _refuse_arguments(spec: StudySpec, key: Literal["sampler", "pruner"]) -> None:
+    options = getattr(spec, key).options
+    if options:
+        raise ConfigError(
+            f"{_place(spec)}.{key}: 'auto' takes no arguments, but has {', '.join(options)}; "
+            f"name the {key} that takes them"
+        )
+
+
+def _build(strategy: StrategySpec, module: Any, base: type, place: str, given: Given) -> Any:
+    """An instance of a class of an Optuna module. given: arguments by its name; it gets those that it takes."""
     known = sorted(n for n in module.__all__ if _is_strategy(getattr(module, n), base))
     if strategy.name not in known:
         raise ConfigError(
@@ -96,9 +112,10 @@ def _build(strategy: StrategySpec, module: Any, base: type, place: str, given: M
     options = {
         key: _nested(value, module, base, f"{place}.{key}", given) if key in NESTED else value
         for key, value in strategy.options.items()
+        if key != "seed"  # what is given was made from it
     }
     try:
-        return cls(**options | {k: v for k, v in given.items() if k in takes})
+        return cls(**{k: v for k, v in given(strategy.name).items() if k in takes} | options)
     except (TypeError, ValueError, AssertionError, ImportError) as err:
         raise ConfigError(
             f"{place}: {strategy.name} refuses the arguments {dict(strategy.options)}: {err}; "
@@ -106,7 +123,7 @@ def _build(strategy: StrategySpec, module: Any, base: type, place: str, given: M
         ) from err
 
 
-def _nested(value: Any, module: Any, base: type, place: str, given: Mapping[str, Any]) -> Any:
+def _nested(value: Any, module: Any, base: type, place: str, given: Given) -> Any:
     """A strategy inside of a strategy, such as `wrapped_pruner = { name = "MedianPruner" }`."""
     if not isinstance(value, Mapping) or "name" not in value:
         return value

@@ -117,11 +117,62 @@ def test_a_larger_budget_adds_to_the_study() -> None:
     assert counts(spec()) == {"COMPLETE": 5}
 
 
-def test_one_worker_with_one_seed_repeats_exactly() -> None:
-    for name in ("a", "b"):
-        run_worker(spec(name=name, n_trials=14, seed=7), square)
-    first, second = trials(spec(name="a")), trials(spec(name="b"))
-    assert [t.params for t in first] == [t.params for t in second]
+def uneven(trial: optuna.Trial) -> float:
+    """Some trials are pruned by what the others reported."""
+    x, depth = trial.suggest_float("x", -1, 1), trial.suggest_int("depth", 1, 9)
+    for step in range(4):
+        trial.report(-((x - 0.3) ** 2) - 0.01 * depth * step, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return -((x - 0.3) ** 2)
+
+
+def fourth_fails(trial: optuna.Trial) -> float:
+    value = uneven(trial)
+    if trial.number == 3:
+        raise ValueError("the fourth is bad")
+    return value
+
+
+def history(study_spec: StudySpec) -> list[Any]:
+    return [(t.params, t.values, t.state, t.intermediate_values) for t in trials(study_spec)]
+
+
+@pytest.mark.parametrize("evaluate", [uneven, fourth_fails])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("auto", {}),
+        ("RandomSampler", {}),
+        ("TPESampler", {}),
+        ("QMCSampler", {"scramble": True, "warn_independent_sampling": False}),
+        ("GPSampler", {"warn_independent_sampling": False}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_study_of_one_worker_repeats_exactly(name: str, options: dict[str, Any], evaluate: Evaluate) -> None:
+    one = spec(n_trials=24, seed=7, sampler={"name": name, "options": options})
+    studies = [one.model_copy(update={"name": study}) for study in ("a", "b")]
+    for study in studies:
+        run_worker(study, evaluate)
+    first, second = map(history, studies)
+    assert first == second
+    states = {state for _, _, state, _ in first}
+    failed = {TrialState.FAIL} if evaluate is fourth_fails else set()
+    assert states == {TrialState.COMPLETE, TrialState.PRUNED} | failed
+
+
+@pytest.mark.parametrize("name", ["auto", "RandomSampler", "TPESampler", "GPSampler", "QMCSampler"])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_workers_draw_different_numbers_from_one_seed(name: str) -> None:
+    several = spec(sampler={"name": name})
+    drawn = []
+    for worker in range(3):
+        storage = PostgresStorage()
+        study = open_study(several.model_copy(update={"name": f"of {worker}"}), storage, worker)
+        drawn.append(study.ask().suggest_float("x", 0, 1))
+        storage.close()
+    assert len(set(drawn)) == 3
 
 
 def test_pruned_trials_count_against_the_budget() -> None:

@@ -33,8 +33,7 @@ def configurations(study_spec: StudySpec, worker: int = 0, n: int = 14) -> list[
     return [trial.params for trial in study.trials]
 
 
-def test_auto_is_tpe_and_the_median_rule() -> None:
-    assert isinstance(sampler(spec()), optuna.samplers.TPESampler)
+def test_the_auto_pruner_is_the_median_rule() -> None:
     assert isinstance(pruner(spec()).pruner, optuna.pruners.MedianPruner)  # type: ignore[attr-defined]
     assert isinstance(pruner(spec(variant="deep")), optuna.pruners.MedianPruner)
 
@@ -88,6 +87,7 @@ def test_reading_the_trials_once_prunes_as_reading_them_at_each_report(folds: li
         ("QMCSampler", {"scramble": True, "warn_independent_sampling": False}),
         ("NSGAIISampler", {"population_size": 4}),
         ("BruteForceSampler", {}),
+        ("CmaEsSampler", {}),
         ("GridSampler", {"search_space": {"x": [0, 1]}}),
         ("PartialFixedSampler", {"fixed_params": {"x": 1}, "base_sampler": {"name": "RandomSampler"}}),
     ],
@@ -112,10 +112,6 @@ def test_a_pruner_of_optuna_is_built_by_name(name: str, options: dict[str, Any])
     assert type(pruner(spec(pruner=named(name, **options)))).__name__ == name
 
 
-def test_auto_takes_the_arguments_of_tpe() -> None:
-    assert sampler(spec(sampler=named("auto", n_startup_trials=3)))._n_startup_trials == 3  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize(
     ("key", "strategy", "parts"),
     [
@@ -137,6 +133,7 @@ def test_auto_takes_the_arguments_of_tpe() -> None:
         ),
         ("sampler", named("QMCSampler", qmc_type="x"), ["QMCSampler refuses the arguments {'qmc_type': 'x'}"]),
         ("sampler", named("GridSampler"), ["GridSampler refuses the arguments {}", "search_space"]),
+        ("sampler", named("auto", n_startup_trials=3), ["'auto' takes no arguments, but has n_startup_trials"]),
         ("pruner", named("Median"), ["but is 'Median'; did you mean 'MedianPruner'?", "valid: HyperbandPruner"]),
         ("pruner", named("auto", patience=3), ["'auto' takes no arguments, but has patience; name the pruner"]),
         ("pruner", named("MedianPruner", n_startup_trials=-1), ["MedianPruner refuses the arguments", "-1"]),
@@ -171,6 +168,19 @@ def test_a_seed_among_the_arguments_still_differs_by_worker() -> None:
     seeded = spec(sampler=named("RandomSampler", seed=5))
     assert configurations(seeded, 0, n=2) == configurations(spec(sampler=named("RandomSampler"), seed=5), 0, n=2)
     assert configurations(seeded, 0, n=2) != configurations(seeded, 1, n=2)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_workers_of_qmc_take_turns_on_one_sequence_and_begin_apart() -> None:
+    options = {"scramble": True, "warn_independent_sampling": False}
+    study = optuna.create_study(direction="maximize")
+    for number in range(17):
+        study.sampler = sampler(spec(sampler=named("QMCSampler", **options)), worker=number % 2, after=number)
+        study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=1)
+    sixteenths = sorted(int(16 * trial.params["x"]) for trial in study.trials[1:])
+    assert sixteenths == [*range(16)], "a Sobol sequence fills each of them once"
+    first = [configurations(spec(sampler=named("QMCSampler", **options)), worker, n=1) for worker in (0, 1)]
+    assert first[0] != first[1]
 
 
 @given(st.integers(0, 2**40), st.integers(0, 99), st.integers(0, 10_000))
