@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import chain, engine, overhead, quality, storage
+from benchmarks import chain, engine, overhead, quality, samplers, storage
 from benchmarks.report import keep, show
 
 
@@ -15,12 +15,15 @@ class Part(StrEnum):
     quality = "quality"
     engine = "engine"
     storage = "storage"
+    samplers = "samplers"
 
 
 def main(
-    parts: Annotated[list[Part] | None, typer.Argument(help="which benchmarks; default: all but storage")] = None,
+    parts: Annotated[
+        list[Part] | None, typer.Argument(help="which benchmarks; default: all but storage and samplers")
+    ] = None,
     repeat: Annotated[int, typer.Option(help="runs of each command; medians are printed")] = 3,
-    seeds: Annotated[int, typer.Option(help="split seeds of the quality benchmark")] = 5,
+    seeds: Annotated[int, typer.Option(help="split seeds of the quality benchmark; seeds of samplers")] = 5,
 ) -> None:
     for part in parts or [Part.overhead, Part.chain, Part.quality, Part.engine]:
         match part:
@@ -34,6 +37,8 @@ def main(
                 table = engine.measure(repeat)
             case Part.storage:
                 table = storage.measure(repeat)
+            case Part.samplers:
+                table = samplers.measure(seeds)
         show(table)
         keep(table)
 
