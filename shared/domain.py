@@ -90,12 +90,45 @@ class StrategySpec(Frozen):
     options: Mapping[str, Any] = Field(default_factory=dict)
 
 
+class TrialSummary(Frozen):
+    """A finished trial. `params` are external values, as `optuna.trial.FixedTrial` takes them."""
+
+    number: int
+    values: tuple[float, ...]
+    params: Mapping[str, Any]
+    user_attrs: Mapping[str, Any] = Field(default_factory=dict)
+    duration_s: float = 0.0
+
+
+class EarlierStudy(Frozen):
+    """A finished study of the variant that another one starts from. `top`: its best trials, best first.
+
+    `same_objective`: the same source, metric, directions and folds, so that it differs by its data alone.
+    """
+
+    study: str
+    fingerprint: str
+    same_objective: bool
+    top: tuple[TrialSummary, ...]
+
+
+class Transfer(Frozen):
+    """What a study took over from an earlier one: how many of its trials it could see (0: it was deleted), and how well
+    their ranking held in the end (`weight`, 0 to 1).
+    """
+
+    study: str
+    fingerprint: str
+    trials: int
+    weight: float
+
+
 class StudySpec(Frozen):
     """All that a worker needs to know of a study.
 
     `n_trials` is the budget: trials that finish. After `patience` finished trials without improvement the study stops
     (0: never). `since` is when the run started: `max_failures` counts from there (None: from the study's start).
-    `warm_starts` are configurations that are evaluated first.
+    `warm_starts` are configurations that are evaluated first; `earlier` are studies to learn from, the nearest first.
     """
 
     name: str
@@ -114,22 +147,13 @@ class StudySpec(Frozen):
     patience: int = 0
     since: datetime | None = None
     warm_starts: tuple[Mapping[str, Any], ...] = ()
-
-
-class TrialSummary(Frozen):
-    """A finished trial. `params` are external values, as `optuna.trial.FixedTrial` takes them."""
-
-    number: int
-    values: tuple[float, ...]
-    params: Mapping[str, Any]
-    user_attrs: Mapping[str, Any] = Field(default_factory=dict)
-    duration_s: float = 0.0
+    earlier: tuple[EarlierStudy, ...] = ()
 
 
 class TuningResult(Frozen):
     """How a study ended: the best trial, or the Pareto front (`front`) and the pick from it (`best`).
 
-    `top` are the best trials of distinct parameters, best first.
+    `top` are the best trials of distinct parameters, best first; `transfers` is what came from earlier studies.
     """
 
     study: str
@@ -140,6 +164,7 @@ class TuningResult(Frozen):
     wall_s: float
     cpu_s: float
     note: str = ""
+    transfers: tuple[Transfer, ...] = ()
 
 
 class ModelVersion(Frozen):

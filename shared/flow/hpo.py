@@ -16,9 +16,10 @@ from shared.flow.plan import (
     Plan,
     Retrained,
     claimed,
+    earlier_studies,
     extended,
     idle_reason,
-    on_other_data,
+    metric_of,
     outcome,
     warm_started,
 )
@@ -78,8 +79,8 @@ def due(use_case: UseCase, variant: Variant, folder: Path, dataset: str = "lates
     objective = Objective.load(folder / config.objective)
     spec = study_spec(use_case, variant, ref, objective)
     entry = None if force else ledger.entry(spec.name)
-    earlier = [] if entry and entry.outcome else on_other_data(ledger.entries(use_case.name), spec)
-    spec = warm_started(spec, use_case, earlier)
+    earlier = earlier_studies(ledger.entries(use_case.name), spec, metric_of(use_case, objective))
+    spec = warm_started(spec, use_case, earlier, entry)
     spec = extended(spec, entry, continues=use_case.schedule.when_unchanged == "continue")
     return Plan(use_case, variant, idle_reason(spec, entry), ref, spec, objective, wanted=config.workers)
 

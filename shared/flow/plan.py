@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from shared.config import UseCase
-from shared.domain import DatasetRef, StudySpec, TrialSummary, TuningResult, Variant
+from shared.domain import DatasetRef, EarlierStudy, StudySpec, TrialSummary, TuningResult, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shared.storage.ledger import Ledger, LedgerEntry
     from shared.tuning.objective import Objective
 
-WARM_STARTS = 5
+EARLIER_STUDIES = 3
 OWN_VALUE = "value"
 
 
@@ -59,8 +59,7 @@ class Plan:
     @property
     def metric(self) -> str:
         """What a trial's value is called: the config's metric, unless the objective scores itself."""
-        own = self.objective is not None and self.objective.kind != "build"
-        return OWN_VALUE if own else self.use_case.tuning.metric
+        return metric_of(self.use_case, self.objective)
 
     @property
     def study(self) -> StudySpec:
@@ -92,6 +91,11 @@ class Retrained:
     ended: datetime
 
 
+def metric_of(use_case: UseCase, objective: Objective | None) -> str:
+    own = objective is not None and objective.kind != "build"
+    return OWN_VALUE if own else use_case.tuning.metric
+
+
 def use_case_tag(use_case: UseCase) -> str:
     """Tag of all runs of a use case: run by hand, they may share a Metaflow project with those of others."""
     return f"use_case:{use_case.name}"
@@ -121,16 +125,19 @@ def extended(spec: StudySpec, entry: LedgerEntry | None, *, continues: bool) -> 
     return spec.model_copy(update={"n_trials": budget})
 
 
-def warm_started(spec: StudySpec, use_case: UseCase, earlier: Sequence[LedgerEntry]) -> StudySpec:
-    """A study whose objective was tuned on an earlier dataset version starts from its best trials, and is smaller."""
-    if not earlier:
-        return spec
-    newest = max(earlier, key=lambda entry: entry.updated_at)
-    update = {
-        "warm_starts": tuple(trial.params for trial in top_trials(newest)[:WARM_STARTS]),
-        "n_trials": min(spec.n_trials, use_case.retune.warm_trials),
-        "patience": use_case.retune.patience,
-    }
+def warm_started(
+    spec: StudySpec, use_case: UseCase, earlier: Sequence[EarlierStudy], entry: LedgerEntry | None
+) -> StudySpec:
+    """A study with earlier ones to learn from. By the same objective it is smaller, and may stop early.
+
+    entry: the study's own, which goes on with the budget that it had if it was done before.
+    """
+    update: dict[str, object] = {"earlier": tuple(earlier)}
+    if any(study.same_objective for study in earlier) and not (entry and entry.outcome):
+        update |= {
+            "n_trials": min(spec.n_trials, use_case.retune.warm_trials),
+            "patience": use_case.retune.patience,
+        }
     return spec.model_copy(update=update)
 
 
@@ -143,19 +150,36 @@ def newest_done(entries: Sequence[LedgerEntry]) -> dict[Variant, LedgerEntry]:
     return dict(sorted({e.variant: e for e in done}.items()))  # classical, deep, system
 
 
-def on_other_data(entries: Sequence[LedgerEntry], spec: StudySpec) -> list[LedgerEntry]:
-    """The finished studies of the same objective, metric, directions and folds on other dataset versions."""
+def earlier_studies(entries: Sequence[LedgerEntry], spec: StudySpec, metric: str) -> list[EarlierStudy]:
+    """The finished studies of the variant that a study may learn from, by the same metric and directions.
 
-    def question(study: str) -> str:
-        return study.rpartition("/")[2]
-
-    return [
+    Those of the same objective first, which differ by their data alone; then those from before it was edited. Of each
+    the newest first.
+    """
+    asked = {"metric": metric, "directions": list(spec.directions)}
+    found = [
         entry
-        for entry in entries
+        for entry in sorted(entries, key=lambda entry: entry.updated_at, reverse=True)
         if entry.state == "done"
-        and (entry.variant, question(entry.study)) == (spec.variant, question(spec.name))
-        and entry.fingerprint != spec.fingerprint
+        and entry.variant == spec.variant
+        and entry.study != spec.name
+        and (_question(entry.study) == _question(spec.name) or asked.items() <= entry.outcome.items())
     ]
+    studies = [
+        EarlierStudy(
+            study=entry.study,
+            fingerprint=entry.fingerprint,
+            same_objective=_question(entry.study) == _question(spec.name),
+            top=top_trials(entry),
+        )
+        for entry in found
+    ]
+    return sorted(studies, key=lambda study: not study.same_objective)[:EARLIER_STUDIES]
+
+
+def _question(study: str) -> str:
+    """The part of a study's name that says objective, metric, directions and folds."""
+    return study.rpartition("/")[2]
 
 
 def top_trials(entry: LedgerEntry) -> tuple[TrialSummary, ...]:
@@ -169,6 +193,7 @@ def outcome(plan: Plan, result: TuningResult, retrained: Retrained | None) -> di
         "trial": result.best.number,
         "value": result.best.values[0],
         "metric": plan.metric,
+        "directions": list(plan.study.directions),
         "budget": plan.study.n_trials,
         "asked": getattr(plan.use_case, plan.variant).n_trials,
         "counts": dict(result.counts),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from shared.domain import StudySpec, TrialSummary, TuningResult
+from shared.domain import StudySpec, Transfer, TrialSummary, TuningResult
 from shared.errors import StudyFailed
 from shared.tuning.study import open_study
 
@@ -50,7 +50,16 @@ def select(
         wall_s=max((s.wall_s for s in stats), default=0.0),
         cpu_s=sum(s.cpu_s for s in stats),
         note=note(spec, trials, stats, meets_constraints=bool(feasible)),
+        transfers=_transfers(spec, study),
     )
+
+
+def _transfers(spec: StudySpec, study: optuna.Study) -> tuple[Transfer, ...]:
+    if not spec.earlier:
+        return ()
+    from shared.tuning.transfer import transfers
+
+    return transfers(spec, study._storage, study.get_trials(deepcopy=False))
 
 
 def summarize(study: optuna.Study) -> list[TrialSummary]:

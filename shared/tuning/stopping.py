@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 FINISHED = ("COMPLETE", "PRUNED")
 INTERRUPTED = "interrupted"
+# The user attribute of a warm start: {"study": …, "trial": number, "params": {…}} of the trial that it repeats.
+WARM_START = "warm_start"
 
 
 class Stopping:
@@ -45,7 +47,7 @@ class Stopping:
 
     @property
     def without_improvement(self) -> int:
-        """How many trials have finished after the best one. Several directions have no best one: 0."""
+        """How many trials have finished after the best one, warm starts aside. Several directions have no best: 0."""
         if self._best is None or len(self._spec.directions) > 1:
             return 0
         return len(self._finished) - bisect_right(self._finished, self._best[1])
@@ -63,7 +65,8 @@ class Stopping:
                 self.failures += is_failure(trial, self._spec.since)
 
     def _count(self, trial: FrozenTrial) -> None:
-        insort(self._finished, trial.number)
+        if WARM_START not in trial.user_attrs:
+            insort(self._finished, trial.number)
         if trial.state.name == "COMPLETE":
             mine = (self._sign * trial.values[0], trial.number)
             self._best = min(self._best or mine, mine)

@@ -122,6 +122,10 @@ def open_study(spec: StudySpec, storage: BaseStorage | None = None, worker: int 
         storage=storage, study_name=spec.name, directions=list(spec.directions), load_if_exists=True
     )
     study.sampler = strategies.sampler(spec, worker, after=len(study.get_trials(deepcopy=False)))
+    if spec.earlier:
+        from shared.tuning.transfer import TransferSampler
+
+        study.sampler = TransferSampler(study.sampler, spec, storage)
     study.pruner = strategies.pruner(spec)
     about = describe(spec)
     if study.user_attrs.get("evertune") != about:
@@ -131,4 +135,4 @@ def open_study(spec: StudySpec, storage: BaseStorage | None = None, worker: int 
 
 def describe(spec: StudySpec) -> dict[str, Any]:
     """What the dashboard shows of a study; no foreign parameters, nothing secret."""
-    return spec.model_dump(mode="json", exclude={"name", "warm_starts", "since"})
+    return spec.model_dump(mode="json", exclude={"name", "warm_starts", "earlier", "since"})

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from shared.domain import Direction, StudySpec
 from shared.errors import ServiceError, StudyFailed
 from shared.tuning.objective import check_value
-from shared.tuning.stopping import INTERRUPTED, Stopping
+from shared.tuning.stopping import INTERRUPTED, WARM_START, Stopping
 from shared.tuning.study import open_study
 
 if TYPE_CHECKING:
@@ -222,11 +222,15 @@ def enqueue_warm_starts(study: optuna.Study, spec: StudySpec, storage: PostgresS
 
     Whichever worker comes first enqueues them all, before any worker asks for a trial.
     """
-    if not spec.warm_starts:
+    if not spec.warm_starts and not spec.earlier:
         return
+    from shared.tuning.transfer import TransferSampler
+
     with storage.exclusive(study._study_id):
         for params in spec.warm_starts[: spec.n_trials]:
-            study.enqueue_trial(dict(params), user_attrs={"warm_start": True}, skip_if_exists=True)
+            study.enqueue_trial(dict(params), skip_if_exists=True)
+        if isinstance(study.sampler, TransferSampler):
+            study.sampler.enqueue(study)
 
 
 def fail(study: optuna.Study, trial_id: int, cause: str, error: str) -> None:
@@ -251,8 +255,9 @@ def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
         extra={"study": study.study_name, "trial": trial.number, "cause": trial.user_attrs.get("cause")},
     )
     params = trial.system_attrs.get("fixed_params", {}) | trial.params
-    if params and "rerun_of" not in trial.user_attrs:
-        study.enqueue_trial(params, user_attrs={"rerun_of": trial.number})
+    start = {key: trial.user_attrs[key] for key in (WARM_START,) if key in trial.user_attrs}
+    if (params or start) and "rerun_of" not in trial.user_attrs:
+        study.enqueue_trial(params, user_attrs={"rerun_of": trial.number, **start})
 
 
 def tune_in_memory(

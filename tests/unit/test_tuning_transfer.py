@@ -1,0 +1,224 @@
+"""What a study takes over from earlier ones: warm starts first, then trials of theirs as far as their ranking holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from shared.domain import EarlierStudy, StrategySpec, StudySpec, TrialSummary
+from shared.tuning import transfer
+from shared.tuning.study import open_study
+from shared.tuning.transfer import TransferSampler, changed, kendall, ranking_holds, transfers
+
+Evaluate = Callable[[optuna.Trial], float]
+
+
+def spec(name: str = "new", n_trials: int = 20, **changes: Any) -> StudySpec:
+    values: dict[str, Any] = {
+        "name": name, "use_case": "toy", "variant": "classical", "fingerprint": name, "objective_hash": "1",
+        "directions": ("maximize",), "n_trials": n_trials, "sampler": StrategySpec(name="TPESampler"),
+    }  # fmt: skip
+    return StudySpec(**values | changes)
+
+
+def old(same_objective: bool = True, top: tuple[TrialSummary, ...] = ()) -> dict[str, Any]:
+    return {"earlier": (EarlierStudy(study="old", fingerprint="old", same_objective=same_objective, top=top),)}
+
+
+def tune(study_spec: StudySpec, evaluate: Evaluate, storage: InMemoryStorage) -> optuna.Study:
+    study = open_study(study_spec, storage)
+    if isinstance(study.sampler, TransferSampler):
+        study.sampler.enqueue(study)
+    study.optimize(evaluate, n_trials=study_spec.n_trials)
+    return study
+
+
+def bowl(trial: optuna.Trial) -> float:
+    x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
+    return -((x - 0.3) ** 2) - (y - 0.6) ** 2
+
+
+def turned(trial: optuna.Trial) -> float:
+    return -bowl(trial)
+
+
+@pytest.fixture
+def storage() -> InMemoryStorage:
+    """Has a study `old` of the bowl."""
+    storage = InMemoryStorage()
+    tune(spec("old"), bowl, storage)
+    return storage
+
+
+def is_warm(trial: FrozenTrial) -> bool:
+    return "warm_start" in trial.user_attrs
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "tau"),
+    [([1, 2, 3], [10, 20, 30], 1), ([1, 2, 3], [3, 2, 1], -1), ([1, 2, 3], [1, 3, 2], 1 / 3), ([1, 2], [5, 5], 0)],
+)
+def test_kendalls_tau_counts_the_pairs_in_the_same_order(a: list[float], b: list[float], tau: float) -> None:
+    assert kendall(np.array(a), np.array(b)) == pytest.approx(tau)
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=30))
+def test_how_well_a_ranking_holds_is_between_zero_and_one(pairs: list[tuple[float, float]]) -> None:
+    expected, actual = np.array(pairs).T[:, :, None]
+    assert 0 <= ranking_holds(expected, actual) <= 1
+    assert ranking_holds(expected, -expected) == 0
+
+
+def test_a_ranking_of_two_trials_says_nothing_and_one_of_many_nearly_all() -> None:
+    two, many = np.arange(2.0)[:, None], np.arange(100.0)[:, None]
+    assert ranking_holds(two, two) == 0
+    assert ranking_holds(many, many) > 0.9
+
+
+def test_of_several_directions_the_one_that_holds_least_counts() -> None:
+    both = np.stack([np.arange(20.0), np.arange(20.0)], axis=1)
+    assert ranking_holds(both, both) > 0.8
+    assert ranking_holds(both, both * [1, -1]) == 0
+
+
+def test_the_best_distinct_configurations_come_first_and_others_are_drawn_between_them(
+    storage: InMemoryStorage,
+) -> None:
+    study = tune(spec(**old()), bowl, storage)
+    assert [is_warm(trial) for trial in study.trials[:6]] == [True, False, True, False, True, False]
+    earlier = open_study(spec("old"), storage)
+    assert study.trials[0].params == earlier.best_trial.params
+    assert study.trials[0].user_attrs["warm_start"] == {
+        "study": "old", "trial": earlier.best_trial.number, "params": earlier.best_trial.params,
+    }  # fmt: skip
+    assert not any(changed(trial) for trial in study.trials)
+
+
+def test_warm_starts_are_enqueued_once_and_within_the_budget(storage: InMemoryStorage) -> None:
+    small = open_study(spec(n_trials=2, **old()), storage)
+    for _ in range(2):
+        small.sampler.enqueue(small)  # type: ignore[attr-defined]
+    assert sum(map(is_warm, small.trials)) == 1
+    larger = open_study(spec(**old()), storage)
+    for _ in range(2):
+        larger.sampler.enqueue(larger)  # type: ignore[attr-defined]
+    assert sum(map(is_warm, larger.trials)) == 3
+
+
+def test_no_earlier_trial_is_written_into_the_study(storage: InMemoryStorage) -> None:
+    study = tune(spec(**old()), bowl, storage)
+    assert [trial.number for trial in study.trials] == list(range(20))
+    assert study.user_attrs["evertune"].keys().isdisjoint({"earlier", "warm_starts"})
+
+
+def test_related_data_lets_the_sampler_see_earlier_trials_and_it_ends_better(storage: InMemoryStorage) -> None:
+    study = tune(spec(n_trials=8, **old()), bowl, storage)
+    (found,) = transfers(spec(**old()), storage, study.trials)
+    assert (found.study, found.trials) == ("old", 20)
+    assert found.weight > 0.3
+    seen = study.sampler._seen(study, study.ask()._get_latest_trial())  # type: ignore[attr-defined]
+    shown = [trial for trial in seen.trials if trial.number < 0]
+    assert 0 < len(shown) <= 20
+    assert seen.trials[-1].number == 8
+    assert study.best_value >= open_study(spec("old"), storage).best_value
+
+
+def test_where_the_ranking_is_turned_around_the_sampler_is_on_its_own(storage: InMemoryStorage) -> None:
+    study = tune(spec(**old()), turned, storage)
+    (found,) = transfers(spec(**old()), storage, study.trials)
+    assert found.weight == 0
+    trial = study.ask()._get_latest_trial()
+    assert study.sampler._seen(study, trial) is study  # type: ignore[attr-defined]
+
+
+def test_earlier_values_are_moved_to_the_level_of_the_new_data(storage: InMemoryStorage) -> None:
+    study = tune(spec(n_trials=9, **old()), lambda trial: bowl(trial) + 100, storage)
+    seen = study.sampler._seen(study, study.ask()._get_latest_trial())  # type: ignore[attr-defined]
+    shown = [trial.value for trial in seen.trials if trial.number < 0]
+    assert shown
+    assert all(98 < value < 102 for value in shown)
+
+
+def test_a_sampler_that_counts_its_own_trials_sees_no_others(storage: InMemoryStorage) -> None:
+    grid = StrategySpec(name="GridSampler", options={"search_space": {"x": [0.1, 0.3], "y": [0.2, 0.6]}})
+    study = tune(spec(n_trials=9, sampler=grid, **old()), bowl, storage)
+    assert [is_warm(trial) for trial in study.trials[:4]] == [True, True, True, False]
+    on_grid = {tuple(trial.params.values()) for trial in study.trials[3:]}
+    assert len(on_grid) == 4
+
+
+def test_a_gaussian_process_sees_them_too(storage: InMemoryStorage) -> None:
+    pytest.importorskip("torch")
+    study = tune(spec(n_trials=9, sampler=StrategySpec(name="GPSampler"), **old()), bowl, storage)
+    assert study.best_value >= open_study(spec("old"), storage).best_value
+
+
+def edited(trial: optuna.Trial) -> float:
+    """The bowl with a moved range and a new parameter, without `y`."""
+    return -((trial.suggest_float("x", 0.5, 1) - 0.3) ** 2) - trial.suggest_float("z", 0, 1)
+
+
+def test_an_edited_objective_gets_what_still_fits(storage: InMemoryStorage) -> None:
+    study = tune(spec(**old(same_objective=False)), edited, storage)
+    first = study.trials[0]
+    assert first.params["x"] == 0.5
+    before = first.user_attrs["warm_start"]["params"]["x"]
+    assert changed(first) == f"x {before:.4g} → 0.5, z = {first.params['z']:.4g} is new, y is gone"
+    seen = study.sampler._seen(study, study.ask()._get_latest_trial())  # type: ignore[attr-defined]
+    assert all(trial.number >= 0 for trial in seen.trials), "what has a parameter that is gone is another space"
+
+
+def test_a_choice_that_is_gone_is_drawn() -> None:
+    storage = InMemoryStorage()
+    tune(spec("old"), lambda t: t.suggest_categorical("k", ["a", "b"]) == "a", storage)
+    study = tune(spec(**old(same_objective=False)), lambda t: t.suggest_categorical("k", ["b", "c"]) == "b", storage)
+    assert {trial.params["k"] for trial in study.trials} == {"b", "c"}
+    assert changed(study.trials[0]).startswith("k a → ")
+
+
+def test_of_a_deleted_study_only_what_the_ledger_has_remains() -> None:
+    top = (
+        TrialSummary(number=7, values=(0.9,), params={"x": 0.3, "y": 0.6}),
+        TrialSummary(number=3, values=(0.8,), params={"x": 0.3, "y": 0.6}),
+        TrialSummary(number=1, values=(0.7,), params={"x": 0.4, "y": 0.1}),
+    )
+    storage = InMemoryStorage()
+    study = tune(spec(**old(top=top)), bowl, storage)
+    warm = [trial for trial in study.trials if is_warm(trial)]
+    assert [trial.user_attrs["warm_start"]["trial"] for trial in warm] == [7, 1]
+    assert [trial.params for trial in warm] == [top[0].params, top[2].params]
+    assert transfers(spec(**old(top=top)), storage, study.trials)[0].trials == 0
+
+
+def test_an_infeasible_trial_is_no_better_a_warm_start_for_its_value() -> None:
+    def constrained(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        trial.set_constraint("small", x - 0.5)
+        return x
+
+    storage = InMemoryStorage()
+    tune(spec("old"), constrained, storage)
+    study = tune(spec(n_trials=1, **old()), constrained, storage)
+    assert study.trials[0].params["x"] <= 0.5
+
+
+def test_a_study_learns_from_several_earlier_ones_the_nearest_first() -> None:
+    storage = InMemoryStorage()
+    tune(spec("old"), bowl, storage)
+    tune(spec("older"), bowl, storage)
+    both = tuple(EarlierStudy(study=s, fingerprint=s, same_objective=True, top=()) for s in ("old", "older"))
+    study = tune(spec(n_trials=12, earlier=both), bowl, storage)
+    warm = [trial.user_attrs["warm_start"]["study"] for trial in study.trials if is_warm(trial)]
+    assert warm[0] == "old"
+    found = transfers(spec(earlier=both), storage, study.trials)
+    assert [(t.study, t.trials) for t in found] == [("old", 20), ("older", 20)]
+    assert all(t.state == TrialState.COMPLETE for t in study.trials)
+    assert len(transfer.sources(spec(earlier=both), storage)) == 2
