@@ -1,4 +1,4 @@
-"""What a study that starts from an earlier one saves on new data, and what it costs where they have nothing in common."""
+"""What a study that starts from an earlier one saves on new data, and costs where they have nothing in common."""
 
 import sys
 import warnings
@@ -26,14 +26,13 @@ COLUMNS = (
     "regret, warm / cold",
 )  # fmt: skip
 NOTES = (
-    f"Cold: {TRIALS} trials of TPE on the new data. Warm: by the same sampler after a study of {TRIALS} trials on the old.",
-    "Level: the median of the cold studies' best values less their standard deviation over the seeds. Trials to it: median "
-    f"[quartiles], {TRIALS + 1} where it isn't reached.",
-    f"As good: after {QUARTER} trials no worse than the cold study of the seed after {TRIALS} by more than that deviation.",
-    "Regret: the sum over all trials of what the best so far lacks to the optimum (unrelated data: two draws of one kind of "
-    "objective).",
-    "Real data: log loss of the shipped classical objectives, 3 folds, up to 720 rows, no pruner; predicted by Gaussian "
-    "processes from 100 real trials per version, except for the rows `real`.",
+    f"Cold: {TRIALS} trials of TPE on the new data. Warm: the same after a study of {TRIALS} trials on the old data.",
+    "Level: the median of the cold studies' best values less their standard deviation over the seeds. Trials to it: "
+    f"median [quartiles], {TRIALS + 1} where it isn't reached.",
+    f"As good: after {QUARTER} trials no worse than the seed's cold study after {TRIALS} by more than that deviation.",
+    "Regret: the sum over all trials of what the best so far lacks to the optimum. Unrelated: two draws of one kind.",
+    "Log loss of the shipped classical objectives, 3 folds, up to 720 rows, no pruner, as Gaussian processes predict it "
+    "from 100 real trials per version; rows `real`: nothing but real trials.",
 )
 
 
@@ -62,7 +61,9 @@ def measure() -> Table:
     regrets = {name: _unrelated(make) for name, make in retune_synthetic.OBJECTIVES.items()}
     rows += [(name, "unrelated", *unrelated([found])) for name, found in regrets.items()]
     rows.append(("all", "unrelated", *unrelated(list(regrets.values()))))
-    return Table("retune", f"A study from an earlier one's trials (warm) against one begun anew (cold)", COLUMNS, rows, NOTES)
+    return Table(
+        "retune", "A study from an earlier one's trials (warm) against one begun anew (cold)", COLUMNS, rows, NOTES
+    )
 
 
 def related(cells: Sequence[Runs]) -> tuple[str | float, ...]:
@@ -96,9 +97,7 @@ def quartiles(values: np.ndarray) -> str:
     return f"{middle:.3g} [{low:.3g}–{high:.3g}]"
 
 
-def _compared(
-    use_case: str, old: str, new: str, evaluation: Callable[[str, str], Evaluate], seeds: int, trials: int = TRIALS
-) -> Runs:
+def _compared(use_case: str, old: str, new: str, evaluation: Callable[[str, str], Evaluate], seeds: int) -> Runs:
     pairs = [compare(evaluation(use_case, old), evaluation(use_case, new), seed) for seed in range(seeds)]
     runs = Runs(*map(np.array, zip(*pairs, strict=True)))
     print(use_case, old, new, *related([runs]), file=sys.stderr, flush=True)  # the real ones take minutes

@@ -1,7 +1,7 @@
 """Real trials of two shipped objectives on versions of their data, and surrogates that stand in for them.
 
-A benchmark by surrogate (Eggensperger et al. 2015): 100 configurations, the same on every version, are evaluated as a flow
-does it (three folds, up to 720 rows), and a Gaussian process per model family predicts the others. So a study costs
+A benchmark by surrogate (Eggensperger et al. 2015): 100 configurations, the same on every version, are evaluated as a
+flow does it (three folds, up to 720 rows), and a Gaussian process per model family predicts the others. So a study costs
 milliseconds, and studies of many seeds can be compared; a few are repeated with real trials.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FixedTrial, FrozenTrial, create_trial
+from optuna.trial import FrozenTrial, create_trial
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel

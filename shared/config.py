@@ -114,6 +114,7 @@ class SystemConfig(Frozen):
 class RetuneConfig(Frozen):
     warm_trials: int = Field(10, ge=1)
     patience: int = Field(10, ge=0)
+    terminator: bool = False
 
 
 class PromotionConfig(Frozen):

@@ -127,7 +127,8 @@ class StudySpec(Frozen):
     """All that a worker needs to know of a study.
 
     `n_trials` is the budget: trials that finish. After `patience` finished trials without improvement the study stops
-    (0: never). `since` is when the run started: `max_failures` counts from there (None: from the study's start).
+    (0: never), with `terminator` when it can gain no more than its folds can tell. `since` is when the run started:
+    `max_failures` counts from there (None: from the study's start).
     `warm_starts` are configurations that are evaluated first; `earlier` are studies to learn from, the nearest first.
     """
 
@@ -145,6 +146,7 @@ class StudySpec(Frozen):
     trial_timeout_s: float | None = None
     max_failures: int = 5
     patience: int = 0
+    terminator: bool = False
     since: datetime | None = None
     warm_starts: tuple[Mapping[str, Any], ...] = ()
     earlier: tuple[EarlierStudy, ...] = ()

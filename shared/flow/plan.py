@@ -137,6 +137,7 @@ def warm_started(
         update |= {
             "n_trials": min(spec.n_trials, use_case.retune.warm_trials),
             "patience": use_case.retune.patience,
+            "terminator": use_case.retune.terminator,
         }
     return spec.model_copy(update=update)
 

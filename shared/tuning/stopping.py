@@ -19,7 +19,7 @@ WARM_START = "warm_start"
 
 
 class Stopping:
-    """Too many failures, no time left, or no improvement for too long. Looks at each trial until it has ended."""
+    """Too many failures, no time left, no improvement for long or in sight. Looks at each trial until it has ended."""
 
     def __init__(self, spec: StudySpec) -> None:
         self.failures = 0
@@ -29,6 +29,7 @@ class Stopping:
         self._finished: list[int] = []
         self._running: list[int] = []
         self._seen = 0
+        self._judged, self._settled = 0, False
 
     def reason(self, trials: Sequence[FrozenTrial], elapsed_s: float) -> str:
         """Why to stop; empty: go on.
@@ -43,6 +44,8 @@ class Stopping:
             return f"timed out after {spec.timeout_s:g} s"
         if spec.patience and self.without_improvement >= spec.patience:
             return f"stopped after {spec.patience} trials without improvement"
+        if spec.terminator and self._is_settled(trials):
+            return "stopped, since what is left to gain is less than the error of the folds"
         return ""
 
     @property
@@ -51,6 +54,15 @@ class Stopping:
         if self._best is None or len(self._spec.directions) > 1:
             return 0
         return len(self._finished) - bisect_right(self._finished, self._best[1])
+
+    def _is_settled(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Judged once per finished trial."""
+        if len(self._spec.directions) == 1 and self._judged < len(self._finished):
+            from shared.tuning.terminator import is_settled
+
+            self._judged = len(self._finished)
+            self._settled = is_settled(trials, self._spec.directions[0])
+        return self._settled
 
     def _look_at(self, trials: Sequence[FrozenTrial]) -> None:
         places = [*self._running, *range(self._seen, len(trials))]

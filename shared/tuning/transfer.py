@@ -160,12 +160,12 @@ class TransferSampler(BaseSampler):
         """
         trials = study.get_trials(deepcopy=False)
         known = [_origin(trial.user_attrs[WARM_START]) for trial in trials if WARM_START in trial.user_attrs]
-        starts = [start for start in warm_starts(self.sources) if _origin(start) not in known]
-        attributes = [{WARM_START: start} for start in starts]
-        if self._learns:
-            attributes = [attrs for pair in attributes for attrs in (pair, {})][:-1]
-        for attrs in attributes[: self._spec.n_trials]:
-            study.enqueue_trial({}, user_attrs=attrs)
+        most = (self._spec.n_trials + 1) // 2 if self._learns else self._spec.n_trials
+        starts = [start for start in warm_starts(self.sources)[:most] if _origin(start) not in known]
+        for place, start in enumerate(starts):
+            if place and self._learns:
+                study.enqueue_trial({})
+            study.enqueue_trial({}, user_attrs={WARM_START: start})
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         if WARM_START in trial.user_attrs:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import UseCase
+from shared.config import ScheduleConfig, UseCase
 from shared.domain import DatasetRef, Table, TrialSummary, TuningResult
 from shared.errors import ServiceError
 from shared.flow import hpo
@@ -63,7 +63,8 @@ def test_a_larger_budget_adds_to_a_warm_study(tmp_path: Path) -> None:
         arrive(fingerprint)
         due = plan(use_case(10), tmp_path)
         finish(due)
-    assert (due.study.n_trials, due.study.warm_starts) == (3, ({"x": 0.9},))
+    assert (due.study.n_trials, [study.fingerprint for study in due.study.earlier]) == (3, ["a" * 64])
+    assert due.study.earlier[0].top[0].params == {"x": 0.9}
     assert "nothing changed" in plan(use_case(10), tmp_path).idle
 
     more = plan(use_case(15), tmp_path)
@@ -77,7 +78,29 @@ def test_a_study_by_another_direction_is_no_warm_start(tmp_path: Path) -> None:
     finish(plan(use_case(10), tmp_path))
     arrive("b" * 64)
     turned = plan(use_case(10, directions=["minimize"]), tmp_path)
-    assert (turned.study.n_trials, turned.study.warm_starts) == (10, ())
+    assert (turned.study.n_trials, turned.study.earlier) == (10, ())
+
+
+def test_an_edited_objective_learns_from_the_study_before_with_its_whole_budget(tmp_path: Path) -> None:
+    arrive("a" * 64)
+    before = plan(use_case(10), tmp_path)
+    finish(before)
+    edited = plan(use_case(10), tmp_path, SOURCE.replace("0, 1", "0, 2"))
+    (earlier,) = edited.study.earlier
+    assert (earlier.study, earlier.same_objective) == (before.study.name, False)
+    assert (edited.study.n_trials, edited.study.patience) == (10, 0)
+
+
+def test_unchanged_data_adds_trials_where_the_config_says_continue(tmp_path: Path) -> None:
+    arrive("a" * 64)
+    nightly = use_case(10).model_copy(update={"schedule": ScheduleConfig(when_unchanged="continue")})
+    budgets = []
+    for _ in range(3):
+        due = plan(nightly, tmp_path)
+        budgets.append(due.study.n_trials)
+        finish(due)
+    assert budgets == [10, 20, 30]
+    assert "nothing changed" in plan(use_case(10), tmp_path).idle, "and nothing where it says skip"
 
 
 def test_a_study_whose_model_couldnt_be_registered_is_not_begun(

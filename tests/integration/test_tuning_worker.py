@@ -16,7 +16,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from shared.domain import StudySpec
+from shared.domain import EarlierStudy, StudySpec, TrialSummary
 from shared.errors import StudyFailed
 from shared.storage import PostgresStorage, leases
 from shared.storage.progress import progress
@@ -292,6 +292,82 @@ def test_warm_starts_are_run_first_and_once() -> None:
     assert [trial.params["x"] for trial in found[:2]] == [0.25, -0.5]
     assert sum(trial.params["x"] in (0.25, -0.5) for trial in found) == 2
     assert counts(warm) == {"COMPLETE": 6}
+
+
+def learning(name: str = "toy/classical/1/1", same_objective: bool = True, **changes: Any) -> StudySpec:
+    """A study on other data that starts from `spec()`."""
+    top = (TrialSummary(number=0, values=(0.81,), params={"x": 0.9}),)
+    earlier = EarlierStudy(study=spec().name, fingerprint="0", same_objective=same_objective, top=top)
+    return spec(name=name, fingerprint="1", earlier=(earlier,), **changes)
+
+
+def warm(study_spec: StudySpec) -> list[FrozenTrial]:
+    return [trial for trial in trials(study_spec) if "warm_start" in trial.user_attrs]
+
+
+def test_a_second_dataset_runs_the_best_of_the_first_again_and_nothing_of_it_is_written() -> None:
+    run_worker(spec(n_trials=12), square)
+    run_worker(learning(), square)
+    best = max(trials(spec()), key=lambda trial: trial.values[0])
+    first = trials(learning())[0]
+    assert first.params == best.params
+    assert first.user_attrs["warm_start"]["study"] == spec().name
+    assert counts(learning()) == {"COMPLETE": 6}
+    result = select(learning(), PostgresStorage())
+    assert [(t.study, t.trials) for t in result.transfers] == [(spec().name, 12)]
+
+
+def test_two_workers_run_each_warm_start_once(started: Callable[..., list[BaseProcess]]) -> None:
+    run_worker(spec(n_trials=12), square)
+    together = learning(n_trials=10)
+    for process in (processes := started(together, square, range(2))):
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    origins = [trial.user_attrs["warm_start"]["trial"] for trial in warm(together)]
+    assert origins
+    assert len(origins) == len(set(origins))
+    assert [trial.number for trial in warm(together)] == [2 * i for i in range(len(origins))]
+    assert counts(together) == {"COMPLETE": 10}
+
+
+def test_an_edited_objective_takes_what_fits() -> None:
+    def before(trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 0, 1) + (trial.suggest_categorical("kind", ["a", "b"]) == "b")
+
+    def edited(trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 2, 3) + (trial.suggest_categorical("kind", ["a", "c"]) == "c")
+
+    run_worker(spec(n_trials=12), before)
+    run_worker(learning(same_objective=False), edited)
+    first = warm(learning())[0]
+    assert first.user_attrs["warm_start"]["params"]["kind"] == "b"
+    assert first.params["x"] == 2
+    assert first.params["kind"] in ("a", "c")
+    assert counts(learning()) == {"COMPLETE": 6}
+
+
+def test_of_a_deleted_study_the_ledgers_best_are_run_again() -> None:
+    run_worker(learning(), square)
+    assert [trial.params for trial in warm(learning())] == [{"x": 0.9}]
+    assert counts(learning()) == {"COMPLETE": 6}
+    assert select(learning(), PostgresStorage()).transfers[0].trials == 0
+
+
+def test_a_warm_start_whose_trial_fails_is_run_once_more() -> None:
+    def breaks(trial: optuna.Trial) -> float:
+        if trial.number == 0:
+            raise ValueError("before it asks for anything")
+        return square(trial)
+
+    run_worker(learning(), breaks)
+    assert [trial.state for trial in warm(learning())] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert warm(learning())[1].params == {"x": 0.9}
+
+
+def test_patience_counts_trials_after_the_warm_starts() -> None:
+    stats = run_worker(learning(n_trials=20, patience=3), lambda trial: -abs(trial.suggest_float("x", -1, 1) - 0.9))
+    assert stats.stopped == "stopped after 3 trials without improvement"
+    assert counts(learning()) == {"COMPLETE": 4}
 
 
 def test_an_interrupted_trial_is_told_and_its_configuration_kept() -> None:

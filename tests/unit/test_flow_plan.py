@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from shared.config import SystemConfig, UseCase
-from shared.domain import DatasetRef, StudySpec, Table, TrialSummary
-from shared.flow.plan import Plan, extended, idle_reason, on_other_data, warm_started
+from shared.domain import DatasetRef, EarlierStudy, StudySpec, Table, TrialSummary
+from shared.flow.plan import Plan, earlier_studies, extended, idle_reason, warm_started
 from shared.flow.system import study_spec, upstream_studies
 from shared.storage.ledger import LedgerEntry
 
@@ -21,7 +21,7 @@ USE_CASE = UseCase.model_validate(
         "data": {"source": "sklearn:iris", "target": "target"},
         "tuning": {"metric": "accuracy"},
         "classical": {"objective": "x.py"},
-        "retune": {"warm_trials": 3, "patience": 7},
+        "retune": {"warm_trials": 3, "patience": 7, "terminator": True},
     }
 )
 
@@ -49,7 +49,8 @@ def spec(**changes: Any) -> StudySpec:
 def entry(budget: int = 10, asked: int = 10, hours: int = 0, **changes: Any) -> LedgerEntry:
     best = TrialSummary(number=4, values=(0.9,), params={"depth": hours})
     outcome = {
-        "budget": budget, "asked": asked, "trial": 4, "metric": "accuracy", "value": 0.9, "objective_hash": "1",
+        "budget": budget, "asked": asked, "trial": 4, "metric": "accuracy", "directions": ["maximize"], "value": 0.9,
+        "objective_hash": "1",
         "top": [best.model_dump(mode="json")],
     }  # fmt: skip
     values: dict[str, Any] = {
@@ -95,16 +96,50 @@ def test_a_study_that_was_done_grows_when_more_is_asked_for(
         assert extended(spec(n_trials=now), before, continues=False).n_trials == then, why
 
 
-def test_a_retuned_study_starts_from_the_newest_earlier_one_with_the_smaller_budget() -> None:
-    warm = warm_started(spec(), USE_CASE, [entry(hours=1), entry(hours=2)])
-    assert (warm.warm_starts, warm.n_trials, warm.patience) == (({"depth": 2},), 3, 7)
-    assert warm_started(spec(), USE_CASE, []) == spec()
+def earlier(same_objective: bool = True) -> EarlierStudy:
+    return EarlierStudy(study="toy/classical/old/1", fingerprint="old", same_objective=same_objective, top=())
 
 
-def test_only_finished_studies_that_ask_the_same_of_other_data_count_as_earlier() -> None:
-    other, foreign = entry(), entry(study="toy/classical/old/2")
-    candidates = [other, foreign, entry(state="failed"), entry(variant="deep"), entry(fingerprint="new")]
-    assert on_other_data(candidates, spec()) == [other]
+def test_a_study_on_other_data_is_smaller_and_may_stop_early() -> None:
+    warm = warm_started(spec(), USE_CASE, [earlier()], None)
+    assert (warm.earlier, warm.n_trials, warm.patience, warm.terminator) == ((earlier(),), 3, 7, True)
+
+
+def test_an_edited_objective_learns_from_earlier_studies_but_has_its_whole_budget() -> None:
+    edited = earlier(same_objective=False)
+    warm = warm_started(spec(), USE_CASE, [edited], None)
+    assert (warm.earlier, warm.n_trials, warm.patience, warm.terminator) == ((edited,), 10, 0, False)
+
+
+def test_a_study_that_goes_on_keeps_its_budget_and_still_learns() -> None:
+    again = warm_started(spec(), USE_CASE, [earlier()], entry())
+    assert (again.earlier, again.n_trials, again.patience) == ((earlier(),), 10, 0)
+    assert warm_started(spec(), USE_CASE, [], None) == spec()
+
+
+def test_studies_to_learn_from_are_of_the_same_question_first_and_then_the_newest() -> None:
+    same, newer = entry(hours=1), entry(hours=2, study="toy/classical/older/1")
+    edited = entry(hours=3, study="toy/classical/old/2")
+    found = earlier_studies([same, edited, newer], spec(), "accuracy")
+    assert [(e.study, e.same_objective) for e in found] == [
+        ("toy/classical/older/1", True), ("toy/classical/old/1", True), ("toy/classical/old/2", False),
+    ]  # fmt: skip
+    assert found[0].top[0].params == {"depth": 2}
+    assert len(earlier_studies([same, edited, newer, newer], spec(), "accuracy")) == 3
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (entry(state="failed"), "it isn't done"),
+        (entry(variant="deep"), "another variant"),
+        (entry(study="toy/classical/new/1"), "it is the study itself"),
+        (entry(study="toy/classical/old/2", outcome=entry().outcome | {"metric": "f1"}), "edited, another metric"),
+        (entry(study="toy/classical/old/2", outcome=entry().outcome | {"directions": ["minimize"]}), "turned around"),
+    ],
+)
+def test_what_a_study_cant_learn_from(other: LedgerEntry, why: str) -> None:
+    assert earlier_studies([other], spec(), "accuracy") == [], why
 
 
 def test_the_system_takes_the_newest_finished_study_of_each_member() -> None:
