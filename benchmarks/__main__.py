@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import chain, engine, overhead, quality, samplers, storage
+from benchmarks import chain, engine, overhead, quality, retune, samplers, storage
 from benchmarks.report import keep, show
 
 
@@ -16,12 +16,11 @@ class Part(StrEnum):
     engine = "engine"
     storage = "storage"
     samplers = "samplers"
+    retune = "retune"
 
 
 def main(
-    parts: Annotated[
-        list[Part] | None, typer.Argument(help="which benchmarks; default: all but storage and samplers")
-    ] = None,
+    parts: Annotated[list[Part] | None, typer.Argument(help="which benchmarks; default: the first four")] = None,
     repeat: Annotated[int, typer.Option(help="runs of each command; medians are printed")] = 3,
     seeds: Annotated[int, typer.Option(help="split seeds of the quality benchmark; seeds of samplers")] = 5,
 ) -> None:
@@ -39,6 +38,8 @@ def main(
                 table = storage.measure(repeat)
             case Part.samplers:
                 table = samplers.measure(seeds)
+            case Part.retune:
+                table = retune.measure()
         show(table)
         keep(table)
 

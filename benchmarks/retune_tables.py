@@ -1,8 +1,8 @@
 """Real trials of two shipped objectives on versions of their data, and surrogates that stand in for them.
 
 A benchmark by surrogate (Eggensperger et al. 2015): 100 configurations, the same on every version, are evaluated as a
-flow does it (three folds, up to 720 rows), and a Gaussian process per model family predicts the others. So a study costs
-milliseconds, and studies of many seeds can be compared; a few are repeated with real trials.
+flow does it (three folds, up to 720 rows), and a Gaussian process per model family predicts the others. So a study
+costs milliseconds, and studies of many seeds can be compared; a few are repeated with real trials.
 """
 
 import json

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.domain import ModelVersion, PromotionDecision, StudySpec, TrialSummary, TuningResult
 from shared.flow.charts import study as charts
-from shared.flow.charts import system
+from shared.flow.charts import system, transfer
 from shared.flow.charts.slices import slices
 from shared.flow.charts.theme import Spec, figure, seconds
 from shared.flow.charts.trials import MIN_TRIALS_FOR_IMPORTANCE, Goal, importances, ranked
@@ -45,6 +45,7 @@ def study_card(
     return [
         *_facts(spec, result, goals[0], trials, model),
         *_note(result),
+        *_transfer(result, trials, goals[0]),
         *body,
         *_space(trials, goals[0]),
         *_charts([charts.curves(trials, goals[0], STEPS.get(spec.variant, "Step")), charts.durations(trials)]),
@@ -139,10 +140,9 @@ def _named(model: ModelVersion | None) -> str:
 
 
 def _identity(spec: StudySpec) -> str:
-    warm = f", {len(spec.warm_starts)} warm starts" if spec.warm_starts else ""
     return (
         f"Study `{spec.name}` on dataset version `{spec.fingerprint[:12]}`; "
-        f"sampler {spec.sampler.name}, pruner {spec.pruner.name}, seed {spec.seed}{warm}."
+        f"sampler {spec.sampler.name}, pruner {spec.pruner.name}, seed {spec.seed}."
     )
 
 
@@ -150,6 +150,20 @@ def _note(result: TuningResult | None) -> list[Any]:
     from metaflow.cards import Markdown
 
     return [Markdown(f"**Note.** {_sentence(result.note)}")] if result and result.note else []
+
+
+def _transfer(result: TuningResult | None, trials: Sequence[FrozenTrial], goal: Goal) -> list[Any]:
+    """Where the study started from, and what that brought."""
+    from metaflow.cards import Markdown, Table
+
+    if result is None or not result.transfers:
+        return []
+    lines = [transfer.gain(trials, goal), *transfer.mappings(trials)]
+    return [
+        Markdown("## What came from earlier studies"),
+        Table(transfer.source_rows(result.transfers, trials), headers=transfer.HEADERS),
+        *(Markdown(line) for line in lines if line),
+    ]
 
 
 def _charts(made: Iterable[Spec | None]) -> list[Any]:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 # Measured by `python -m benchmarks retune`.
 N_CANDIDATES = 10
 N_WARM_STARTS = 3
-LEAST_DISTANCE = 0.2
+LEAST_DISTANCE = 0.05
 # These learn from any trial. Others have searched a grid, or bred a population, and count what is theirs.
 LEARNING = ("TPESampler", "GPSampler")
 

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 import pytest
 
-from shared.domain import ModelVersion, PromotionDecision, StudySpec, TrialSummary, TuningResult
+from shared.domain import ModelVersion, PromotionDecision, StudySpec, Transfer, TrialSummary, TuningResult
 from shared.flow.cards import study_card, system_card
 from shared.flow.idle import idle_card
 
@@ -94,6 +94,45 @@ def test_a_study_of_several_objectives_has_a_history_of_each_and_a_front(directi
     titles = [chart["title"]["text"] for chart in charts]
     assert titles[: len(directions)] == [f"value {i} by trial" for i in range(len(directions))]
     assert "value 0 against value 1: the front, and the pick" in titles
+
+
+def a_warm_study(best: float) -> optuna.Study:
+    """A warm start with 0.5, three trials of its own with up to `best`, and a warm start that had to be mapped."""
+    study = optuna.create_study(direction="maximize")
+    start = {"study": "digits/classical/old/1", "trial": 7, "params": {"x": 0.5}}
+    moved = start | {"trial": 8, "params": {"x": 2.0, "kernel": "rbf"}}
+    for x, attrs in [(0.5, start), (0.1, None), (best, None), (0.2, None), (0.3, moved)]:
+        study.enqueue_trial({"x": x}, user_attrs={"warm_start": attrs} if attrs else None)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
+    return study
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        (0.4, "The best warm start is trial 0, with 0.5, and it is the best of all. The best of the others is trial 2"),
+        (0.6, "The best of the others is trial 2, with 0.6; to be as good as the warm start took 2 of them."),
+    ],
+)
+def test_a_study_card_says_what_came_from_earlier_studies_and_what_that_brought(best: float, words: str) -> None:
+    study, spec = a_warm_study(best), a_spec(5)
+    sources = (
+        Transfer(study="digits/classical/old/1", fingerprint="0ld9a1c0d22be77", trials=24, weight=0.43),
+        Transfer(study="digits/classical/older/1", fingerprint="01d", trials=0, weight=0.0),
+    )
+    result = a_result(study, spec).model_copy(update={"transfers": sources})
+    text, charts = rendered(study_card(study.trials, spec, result))
+    assert words in text
+    assert "0.3, kernel is gone." in text
+    assert all(fact in text for fact in ["What came from earlier studies", "0ld9a1c0d22b", "43%", "deleted"])
+    states = {row["state"] for row in charts[0]["datasets"]["trials"]}
+    assert states == {"warm start", "complete"}
+
+
+def test_a_study_card_without_earlier_studies_doesnt_speak_of_them() -> None:
+    study, spec = a_study(12), a_spec()
+    text, _ = rendered(study_card(study.trials, spec, a_result(study, spec)))
+    assert "earlier" not in text
 
 
 def a_system_card(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shared.flow.charts.theme import (
     BLUE,
     GRAY,
+    GREEN,
     INK,
     MAX_POINTS,
     ORANGE,
@@ -25,6 +26,7 @@ from shared.flow.charts.theme import (
     thin,
     tooltips,
 )
+from shared.flow.charts.transfer import is_warm
 from shared.flow.charts.trials import Goal, clamp, compact, ended, ranked, view
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ Row = dict[str, Any]
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 # state → color, shape
 LOOKS = {"complete": (BLUE, "circle"), "pruned": (ORANGE, "diamond"), "failed": (RED, "cross")}
+HISTORY_LOOKS = {"warm start": (GREEN, "square"), **LOOKS}
 MAX_BARS = 12
 LEAST_SHARE = 0.01
 BEST = "best trial"
@@ -62,7 +65,7 @@ def history(trials: Iterable[FrozenTrial], goal: Goal) -> Spec | None:
         .mark_point(filled=True, size=55)
         .encode(
             **place,
-            **by_kind("state", LOOKS, points),
+            **by_kind("state", HISTORY_LOOKS, points),
             opacity=alt.condition("datum.beyond", alt.value(0.35), alt.value(0.85)),
             tooltip=tooltips("trial:Q", "state:N", "value:Q", "params:N"),
         )
@@ -86,7 +89,7 @@ def history_rows(trials: Iterable[FrozenTrial], goal: Goal) -> list[Row]:
     return [
         {
             "trial": t.number,
-            "state": STATES[t.state.name],
+            "state": "warm start" if is_warm(t) and t.state.name == "COMPLETE" else STATES[t.state.name],
             "value": v,
             "shown": goal.worse(domain) if v is None else clamp(v, domain),
             "beyond": v is not None and clamp(v, domain) != v,
