@@ -95,8 +95,8 @@ def patience(cells: Sequence[Runs]) -> list[str]:
         stops = np.concatenate([runs.stops[:, place] for runs in cells])
         lost = np.concatenate([_lost(runs, runs.stops[:, place]) for runs in cells])
         notes.append(
-            f"Patience {count}: {stops.mean():.1f} of {WARM_TRIALS} trials; {(lost == 0).mean():.0%} of the studies end "
-            f"as without it, {(lost <= 1).mean():.0%} within one standard deviation."
+            f"Patience {count}: {stops.mean():.1f} of {WARM_TRIALS} trials; {(lost == 0).mean():.0%} of the studies "
+            f"end as without it, {(lost <= 1).mean():.0%} within one standard deviation."
         )
     return notes
 
