@@ -29,6 +29,14 @@ def nearest(value: Any, distribution: BaseDistribution) -> Any:
     return round(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What the parameters of a trial are other than those of an earlier one, in words; empty where they are equal."""
+    moved = [f"{k} {_shown(before[k])} → {_shown(v)}" for k, v in now.items() if k in before and before[k] != v]
+    new = [f"{k} = {_shown(v)} is new" for k, v in now.items() if k not in before]
+    gone = [f"{k} is gone" for k in before if k not in now]
+    return ", ".join([*moved, *new, *gone])
+
+
 def shown_in(trial: FrozenTrial, space: Mapping[str, BaseDistribution], *, trusted: bool) -> FrozenTrial | None:
     """A copy of an earlier trial with the distributions of a new study; None where it is outside of them.
 
@@ -51,3 +59,7 @@ def _has(distribution: BaseDistribution, value: Any) -> bool:
         return distribution._contains(distribution.to_internal_repr(value))
     except ValueError:
         return False
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -57,7 +57,7 @@ def select(
 def _transfers(spec: StudySpec, study: optuna.Study) -> tuple[Transfer, ...]:
     if not spec.earlier:
         return ()
-    from shared.tuning.transfer import transfers
+    from shared.tuning.earlier import transfers
 
     return transfers(spec, study._storage, study.get_trials(deepcopy=False))
 

@@ -1,4 +1,4 @@
-"""What a study takes over from earlier ones: their best configurations first, then what they know of the space.
+"""The sampler of a study that starts from earlier ones: their best configurations first, then what they know.
 
 As in ranking-weighted ensembles (Feurer et al. 2018), an earlier study counts by how well its ranking holds on the new
 data. None of its trials is written into the new study: the sampler sees them beside the study's own.
@@ -7,20 +7,17 @@ data. None of its trials is written into the new study: the sampler sees them be
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from shared.domain import EarlierStudy, StudySpec, Transfer
-from shared.tuning.mapping import nearest, shown_in
-from shared.tuning.neighbors import distances, distinct, encode, space_of
-from shared.tuning.stopping import WARM_START
+from shared.domain import StudySpec
+from shared.tuning.earlier import Source, sources, warm_starts
+from shared.tuning.mapping import changed, nearest
+from shared.tuning.stopping import FINISHED, WARM_START
 
 if TYPE_CHECKING:
     import optuna
@@ -29,110 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Measured by `python -m benchmarks retune`.
-N_CANDIDATES = 10
-N_WARM_STARTS = 3
-LEAST_DISTANCE = 0.05
 # These learn from any trial. Others have searched a grid, or bred a population, and count what is theirs.
-LEARNING = ("TPESampler", "GPSampler")
-
-
-@dataclass(frozen=True)
-class Source:
-    """An earlier study: its complete trials, best first; those that the ledger has, where it was deleted (`gone`)."""
-
-    about: EarlierStudy
-    trials: Sequence[FrozenTrial]
-    gone: bool = False
-    _expected: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
-
-    def expected(self, own: Sequence[FrozenTrial]) -> np.ndarray:
-        """Values of the trials here that are nearest to those of the new study: `(n_trials, n_directions)`."""
-        new = [trial for trial in own if trial.number not in self._expected]
-        if new:
-            space = space_of([*self.trials, *new])
-            closest = distances(encode(new, space), encode(self.trials, space), space).argmin(axis=1)
-            values = values_of(self.trials)[closest]
-            self._expected.update((trial.number, found) for trial, found in zip(new, values, strict=True))
-        return np.array([self._expected[trial.number] for trial in own])
-
-    def weight(self, own: Sequence[FrozenTrial]) -> float:
-        """How well its ranking holds for the complete trials of the new study, from 0 to 1."""
-        return ranking_holds(self.expected(own), values_of(own)) if own else 0.0
-
-    def shared(self, own: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
-        """A share of its trials as large as its weight, evenly over the ranks, as trials of the new study.
-
-        Their values are moved by the median difference to the study's own.
-        """
-        weight = 0.0 if self.gone else self.weight(own)
-        n = round(weight * len(self.trials))
-        if not n:
-            return []
-        moved = np.median(values_of(own) - self.expected(own), axis=0)
-        places = np.linspace(0, len(self.trials) - 1, n).round().astype(int)
-        taken = [shown_in(self.trials[i], space, trusted=self.about.same_objective) for i in places]
-        return [_moved(trial, moved) for trial in taken if trial is not None]
-
-
-def ranking_holds(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Kendall's tau, less the standard deviation that it has by chance; at least 0. Of several directions the least.
-
-    Values `(n_trials, n_directions)`.
-    """
-    n = len(actual)
-    if n < 3:
-        return 0.0
-    chance = math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))
-    return max(0.0, min(kendall(a, b) for a, b in zip(expected.T, actual.T, strict=True)) - chance)
-
-
-def kendall(a: np.ndarray, b: np.ndarray) -> float:
-    """Kendall's tau of two rankings of `(n,)`: pairs in the same order less those in the other, in all (tau a)."""
-    n = len(a)
-    same = np.sign(a[:, None] - a) * np.sign(b[:, None] - b)
-    return float(same.sum() / (n * (n - 1)))
-
-
-def values_of(trials: Sequence[FrozenTrial]) -> np.ndarray:
-    """`(n_trials, n_directions)`"""
-    return np.array([trial.values for trial in trials])
-
-
-def _moved(trial: FrozenTrial, by: np.ndarray) -> FrozenTrial:
-    trial.values = [float(value + move) for value, move in zip(trial.values, by, strict=True)]
-    return trial
-
-
-def sources(spec: StudySpec, storage: BaseStorage) -> list[Source]:
-    """The earlier studies of a spec, as far as they are still in the storage."""
-    return [_source(about, spec, storage) for about in spec.earlier]
-
-
-def _source(about: EarlierStudy, spec: StudySpec, storage: BaseStorage) -> Source:
-    try:
-        study_id = storage.get_study_id_from_name(about.study)
-        trials = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.COMPLETE,))
-    except KeyError:
-        trials = []
-    if not trials:
-        logger.info("earlier study is gone", extra={"study": spec.name, "earlier": about.study})
-    sign = -1 if spec.directions[0] == "maximize" else 1
-    ranked = sorted(trials, key=lambda trial: (_infeasibility(trial), sign * trial.values[0]))
-    return Source(about, ranked or [_remembered(trial) for trial in about.top], gone=not trials)
-
-
-def _infeasibility(trial: FrozenTrial) -> float:
-    return sum(max(0.0, broken) for broken in trial.constraints.values())
-
-
-def _remembered(summary: Any) -> FrozenTrial:
-    """A trial as the ledger has it: without distributions."""
-    return FrozenTrial(
-        number=summary.number, trial_id=-1, state=TrialState.COMPLETE, value=None, values=list(summary.values),
-        datetime_start=None, datetime_complete=None, params=dict(summary.params), distributions={}, user_attrs={},
-        system_attrs={}, intermediate_values={},
-    )  # fmt: skip
+LEARNING = ("AutoSampler", "TPESampler", "GPSampler")
 
 
 class TransferSampler(BaseSampler):
@@ -195,7 +90,8 @@ class TransferSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         self.sampler.after_trial(study, trial, state, values)
-        if changes := changed(trial):
+        start = trial.user_attrs.get(WARM_START)
+        if start and state.name in FINISHED and (changes := changed(start["params"], trial.params)):
             about = {"study": study.study_name, "trial": trial.number, "changes": changes}
             logger.info("warm start mapped", extra=about)
 
@@ -224,47 +120,8 @@ class TransferSampler(BaseSampler):
         return found
 
 
-def warm_starts(found: Sequence[Source]) -> list[dict[str, Any]]:
-    """The best distinct configurations of earlier studies, those of the first study first, as `WARM_START` has them."""
-    origin = {id(trial): source.about.study for source in found for trial in source.trials}
-    best = [trial for source in found for trial in source.trials[:N_CANDIDATES]]
-    return [
-        {"study": origin[id(trial)], "trial": trial.number, "params": dict(trial.params)}
-        for trial in distinct(best, N_WARM_STARTS, LEAST_DISTANCE)
-    ]
-
-
 def _origin(start: Mapping[str, Any]) -> tuple[str, int]:
     return start["study"], start["trial"]
-
-
-def changed(trial: FrozenTrial) -> str:
-    """What a warm start has other than the trial that it repeats, in words; empty where they are the same."""
-    if WARM_START not in trial.user_attrs:
-        return ""
-    before, now = trial.user_attrs[WARM_START]["params"], trial.params
-    moved = [f"{k} {_shown(before[k])} → {_shown(v)}" for k, v in now.items() if k in before and before[k] != v]
-    new = [f"{k} = {_shown(v)} is new" for k, v in now.items() if k not in before]
-    gone = [f"{k} is gone" for k in before if k not in now]
-    return ", ".join([*moved, *new, *gone])
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def transfers(spec: StudySpec, storage: BaseStorage, trials: Sequence[FrozenTrial]) -> tuple[Transfer, ...]:
-    """What a study has taken over, judged at its end."""
-    own = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return tuple(
-        Transfer(
-            study=source.about.study,
-            fingerprint=source.about.fingerprint,
-            trials=0 if source.gone else len(source.trials),
-            weight=source.weight(own),
-        )
-        for source in sources(spec, storage)
-    )
 
 
 class _Seen:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from shared.flow.charts.theme import figure
 from shared.flow.charts.trials import Goal, ended, ranked
+from shared.tuning.stopping import WARM_START
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from shared.domain import Transfer
 
-WARM_START = "warm_start"
 HEADERS = ["Earlier study", "Dataset version", "Run again", "Trials to learn from", "Ranking holds"]
 
 
@@ -56,6 +56,8 @@ def gain(trials: Sequence[FrozenTrial], goal: Goal) -> str:
 
 def mappings(trials: Iterable[FrozenTrial]) -> list[str]:
     """What had to be changed in the warm starts since the search space is another one: a line per trial."""
-    from shared.tuning.transfer import changed
+    from shared.tuning.mapping import changed
 
-    return [f"Trial {t.number}: {words}." for t in ended(trials) if (words := changed(t))]
+    warm = [t for t in ended(trials) if is_warm(t) and t.state.name != "FAIL"]
+    found = [(t.number, changed(t.user_attrs[WARM_START]["params"], t.params)) for t in warm]
+    return [f"Trial {number}: {words}." for number, words in found if words]
