@@ -32,7 +32,7 @@ COLUMNS = (
 NOTES = (
     f"Cold: {TRIALS} trials of TPE on the new data. Warm: the same after a study of {TRIALS} trials on the old data.",
     "Level: the median of the cold studies' best values less their standard deviation over the seeds. Trials to it: "
-    f"median [quartiles], {TRIALS + 1} where it isn't reached.",
+    f"median (quartiles), {TRIALS + 1} where it isn't reached.",
     "Regret: the sum over all trials of what the best so far lacks to the optimum. Unrelated: two draws of one kind.",
     "Log loss of the shipped classical objectives, 3 folds, up to 720 rows, no pruner, as predicted by Gaussian "
     "processes from 100 real trials per version; rows `real`: nothing but real trials.",
@@ -119,7 +119,7 @@ def trials_to(best: np.ndarray, level: float) -> np.ndarray:
 
 def quartiles(values: np.ndarray) -> str:
     low, middle, high = np.percentile(values, (25, 50, 75))
-    return f"{middle:.3g} [{low:.3g}–{high:.3g}]"
+    return f"{middle:.3g} ({low:.3g}–{high:.3g})"
 
 
 def _compared(use_case: str, old: str, new: str, evaluation: Callable[[str, str], Evaluate], seeds: int) -> Runs:

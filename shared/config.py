@@ -113,7 +113,7 @@ class SystemConfig(Frozen):
 
 class RetuneConfig(Frozen):
     warm_trials: int = Field(10, ge=1)
-    patience: int = Field(10, ge=0)
+    patience: int = Field(5, ge=0)
     terminator: bool = False
 
 
