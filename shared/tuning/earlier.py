@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from shared.domain import EarlierStudy, StudySpec, Transfer, TrialSummary
 from shared.tuning.mapping import shown_in
 from shared.tuning.neighbors import distances, distinct, encode, space_of
+from shared.tuning.stopping import FINISHED
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 # Measured by `python -m benchmarks retune`.
 N_CANDIDATES = 10
 N_WARM_STARTS = 3
-LEAST_DISTANCE = 0.05
+LEAST_DISTANCE = 0.2
 MOST_SHARED = 200  # trials of a study; a sampler's time grows with them
 
 
@@ -48,7 +49,7 @@ class Source:
         return np.array([self._expected[trial.number] for trial in own])
 
     def weight(self, own: Sequence[FrozenTrial]) -> float:
-        """How well its ranking holds for the complete trials of the new study, from 0 to 1."""
+        """How well its ranking holds for the scored trials of the new study, from 0 to 1."""
         return ranking_holds(self.expected(own), values_of(own)) if own else 0.0
 
     def shared(self, own: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
@@ -85,9 +86,21 @@ def kendall(a: np.ndarray, b: np.ndarray) -> float:
     return float(same.sum() / (n * (n - 1)))
 
 
+def scored(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that have values: the complete ones, and pruned ones by what they reported last."""
+    return [trial for trial in trials if trial.state.name in FINISHED and all(map(math.isfinite, _values(trial)))]
+
+
 def values_of(trials: Sequence[FrozenTrial]) -> np.ndarray:
     """`(n_trials, n_directions)`"""
-    return np.array([trial.values for trial in trials])
+    return np.array([_values(trial) for trial in trials])
+
+
+def _values(trial: FrozenTrial) -> list[float]:
+    if trial.values is not None:
+        return list(trial.values)
+    reports = trial.intermediate_values
+    return [reports[max(reports)] if reports else math.nan]
 
 
 def _moved(trial: FrozenTrial, by: np.ndarray) -> FrozenTrial:
@@ -138,7 +151,7 @@ def warm_starts(found: Sequence[Source]) -> list[dict[str, Any]]:
 
 def transfers(spec: StudySpec, storage: BaseStorage, trials: Sequence[FrozenTrial]) -> tuple[Transfer, ...]:
     """What a study has taken over, judged at its end."""
-    own = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    own = scored(trials)
     return tuple(
         Transfer(
             study=source.about.study,

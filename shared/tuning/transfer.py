@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from shared.domain import StudySpec
-from shared.tuning.earlier import Source, sources, warm_starts
+from shared.tuning.earlier import Source, scored, sources, warm_starts
 from shared.tuning.mapping import changed, nearest
 from shared.tuning.stopping import FINISHED, WARM_START
 
@@ -113,8 +113,7 @@ class TransferSampler(BaseSampler):
     def _shared(self, study: optuna.Study) -> list[FrozenTrial]:
         trials = study.get_trials(deepcopy=False)
         space = {name: distribution for t in trials for name, distribution in t.distributions.items()}
-        own = [t for t in trials if t.state == TrialState.COMPLETE]
-        found = [t for source in reversed(self.sources) for t in source.shared(own, space)]
+        found = [t for source in reversed(self.sources) for t in source.shared(scored(trials), space)]
         for place, t in enumerate(found):
             t.number = place - len(found)  # before all of the study's own
         return found

@@ -136,6 +136,19 @@ def test_related_data_lets_the_sampler_see_earlier_trials_and_it_ends_better(sto
     assert study.best_value >= open_study(spec("old"), storage).best_value
 
 
+def test_pruned_trials_tell_how_well_the_ranking_holds_by_their_last_report(storage: InMemoryStorage) -> None:
+    def pruned(trial: optuna.Trial) -> float:
+        trial.report(bowl(trial), 0)
+        if trial.number > 2:
+            raise optuna.TrialPruned
+        return bowl(trial)
+
+    study = tune(spec(**old()), pruned, storage)
+    complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    all_of_them, without = (transfers(spec(**old()), storage, t)[0].weight for t in (study.trials, complete))
+    assert all_of_them not in (0, without)
+
+
 def test_where_the_ranking_is_turned_around_the_sampler_is_on_its_own(storage: InMemoryStorage) -> None:
     study = tune(spec(**old()), turned, storage)
     (found,) = transfers(spec(**old()), storage, study.trials)
