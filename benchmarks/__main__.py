@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import chain, engine, overhead, quality, retune, samplers, storage
+from benchmarks import chain, engine, overhead, pruning, quality, retune, samplers, storage
 from benchmarks.report import keep, show
 
 
@@ -15,6 +15,7 @@ class Part(StrEnum):
     quality = "quality"
     engine = "engine"
     storage = "storage"
+    pruning = "pruning"
     samplers = "samplers"
     retune = "retune"
 
@@ -22,7 +23,7 @@ class Part(StrEnum):
 def main(
     parts: Annotated[list[Part] | None, typer.Argument(help="which benchmarks; default: the first four")] = None,
     repeat: Annotated[int, typer.Option(help="runs of each command; medians are printed")] = 3,
-    seeds: Annotated[int, typer.Option(help="split seeds of the quality benchmark; seeds of samplers")] = 5,
+    seeds: Annotated[int, typer.Option(help="split seeds of the quality benchmark; seeds of samplers, pruning")] = 5,
 ) -> None:
     for part in parts or [Part.overhead, Part.chain, Part.quality, Part.engine]:
         match part:
@@ -36,6 +37,8 @@ def main(
                 table = engine.measure(repeat)
             case Part.storage:
                 table = storage.measure(repeat)
+            case Part.pruning:
+                table = pruning.measure(seeds)
             case Part.samplers:
                 table = samplers.measure(seeds)
             case Part.retune:

@@ -89,7 +89,10 @@ class TuningConfig(Frozen):
 
 
 class VariantConfig(Frozen):
-    """Budget and strategy of one HPO flow. `objective` is a path relative to the flow's folder."""
+    """Budget and strategy of one HPO flow. `objective` is a path relative to the flow's folder.
+
+    `metrics` name the values of an `objective` of one's own; `guard` is the one that its `trial.report` reports.
+    """
 
     objective: str
     n_trials: int = Field(40, ge=1)
@@ -100,6 +103,31 @@ class VariantConfig(Frozen):
     trial_timeout_s: float | None = Field(None, gt=0)
     max_failures: int = Field(5, ge=1)
     directions: tuple[Direction, ...] = ("maximize",)
+    metrics: tuple[Annotated[str, Field(pattern=r"^\w[\w .-]*$")], ...] = ()
+    guard: str | None = None
+
+    @model_validator(mode="after")
+    def _names_each_value_once(self) -> VariantConfig:
+        n, names = len(self.directions), list(self.metrics)
+        if names and (len(names) != n or len(set(names)) != n):
+            raise ValueError(
+                f"must name each value by `metrics`, one distinct name per direction ({', '.join(self.directions)}), "
+                f"but they are {names}; name {n}, or change `directions`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guards_one_of_several(self) -> VariantConfig:
+        if self.guard is None:
+            return self
+        if len(self.directions) == 1:
+            raise ValueError("needs no `guard`, since a trial with one direction reports its only value; leave it out")
+        if self.guard not in self.metrics:
+            raise ValueError(
+                f"must have as `guard` one of its `metrics` ({', '.join(self.metrics) or 'none'}), but it is "
+                f"{self.guard!r}{did_you_mean(self.guard, self.metrics)}; name the values by `metrics`"
+            )
+        return self
 
 
 class SystemConfig(Frozen):

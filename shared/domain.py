@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Task = Literal["classification", "regression"]
 Direction = Literal["minimize", "maximize"]
 Variant = Literal["classical", "deep", "system"]
+Steps = Literal["fold", "epoch", ""]
 MEMBERS: tuple[Variant, ...] = ("classical", "deep")
 
 
@@ -130,6 +131,8 @@ class StudySpec(Frozen):
     (0: never), with `terminator` when it can gain no more than its folds can tell. `since` is when the run started:
     `max_failures` counts from there (None: from the study's start).
     `warm_starts` are configurations that are evaluated first; `earlier` are studies to learn from, the nearest first.
+    `steps` is what a trial reports after; empty: whatever the objective likes. `metrics` name the values of an
+    objective of one's own; `guard` is the one that is reported.
     """
 
     name: str
@@ -150,6 +153,9 @@ class StudySpec(Frozen):
     since: datetime | None = None
     warm_starts: tuple[Mapping[str, Any], ...] = ()
     earlier: tuple[EarlierStudy, ...] = ()
+    steps: Steps = ""
+    metrics: tuple[str, ...] = ()
+    guard: str | None = None
 
 
 class TuningResult(Frozen):

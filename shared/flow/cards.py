@@ -17,12 +17,10 @@ from shared.flow.charts import study as charts
 from shared.flow.charts import system, transfer
 from shared.flow.charts.slices import slices
 from shared.flow.charts.theme import Spec, figure, seconds
-from shared.flow.charts.trials import MIN_TRIALS_FOR_IMPORTANCE, Goal, importances, ranked
+from shared.flow.charts.trials import FINISHED, MIN_TRIALS_FOR_IMPORTANCE, Goal, importances, ranked
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-STEPS = {"classical": "Fold", "deep": "Epoch"}
 
 
 def study_card(
@@ -39,6 +37,7 @@ def study_card(
     metrics: a name per direction (default: `value`).
     """
     goals = _goals(spec, metrics)
+    reported = next((goal for goal in goals if goal.reported), goals[0])
     body = _charts(charts.history(trials, goal) for goal in goals)
     if len(goals) > 1:
         body += _charts([system.pareto(trials, goals[0], goals[1], pick=result.best.number if result else None)])
@@ -48,7 +47,7 @@ def study_card(
         *_transfer(result, trials, goals[0]),
         *body,
         *_space(trials, goals[0]),
-        *_charts([charts.curves(trials, goals[0], STEPS.get(spec.variant, "Step")), charts.durations(trials)]),
+        *_charts([charts.curves(trials, reported, spec.steps.title() or "Step"), charts.durations(trials)]),
         *_table(trials, goals[0]),
         *_best_params(result, goals[0]),
     ]
@@ -90,7 +89,10 @@ def _goals(spec: StudySpec, names: Sequence[str]) -> list[Goal]:
     one = len(spec.directions) == 1
     default = ["value"] if one else [f"value {i}" for i in range(len(spec.directions))]
     named = names if len(names) == len(spec.directions) else default
-    return [Goal(name, direction, i) for i, (name, direction) in enumerate(zip(named, spec.directions, strict=True))]
+    return [
+        Goal(name, direction, i, reported=one or name == spec.guard)
+        for i, (name, direction) in enumerate(zip(named, spec.directions, strict=True))
+    ]
 
 
 def _facts(
@@ -180,11 +182,11 @@ def _space(trials: Sequence[FrozenTrial], goal: Goal) -> list[Any]:
     bars, panels = charts.importance(shares), slices(trials, goal, list(shares))
     if bars is not None:
         return _charts([bars, panels])
-    n = len(ranked(trials, goal))
+    n = len(ranked(trials, goal, FINISHED))
     why = (
-        f"Which parameters matter can be said from {MIN_TRIALS_FOR_IMPORTANCE} complete trials on; there are {n}."
+        f"Which parameters matter can be said from {MIN_TRIALS_FOR_IMPORTANCE} finished trials on; there are {n}."
         if n < MIN_TRIALS_FOR_IMPORTANCE
-        else "No parameter explains a difference between the complete trials."
+        else "No parameter explains a difference between the trials."
     )
     return [Markdown(why), *_charts([panels])]
 

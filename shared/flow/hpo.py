@@ -79,7 +79,7 @@ def due(use_case: UseCase, variant: Variant, folder: Path, dataset: str = "lates
     objective = Objective.load(folder / config.objective)
     spec = study_spec(use_case, variant, ref, objective)
     entry = None if force else ledger.entry(spec.name)
-    earlier = earlier_studies(ledger.entries(use_case.name), spec, metric_of(use_case, objective))
+    earlier = earlier_studies(ledger.entries(use_case.name), spec, metric_of(use_case, objective, spec.metrics))
     spec = warm_started(spec, use_case, earlier, entry)
     spec = extended(spec, entry, continues=use_case.schedule.when_unchanged == "continue")
     return Plan(use_case, variant, idle_reason(spec, entry), ref, spec, objective, wanted=config.workers)
@@ -261,4 +261,4 @@ def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], versio
     """The components of the flow's card."""
     from shared.flow.cards import study_card
 
-    return study_card(trials, plan.study, result, version, metrics=[plan.metric])
+    return study_card(trials, plan.study, result, version, metrics=plan.study.metrics or [plan.metric])

@@ -58,8 +58,8 @@ class Plan:
 
     @property
     def metric(self) -> str:
-        """What a trial's value is called: the config's metric, unless the objective scores itself."""
-        return metric_of(self.use_case, self.objective)
+        """What a trial's first value is called: the config's metric, unless the objective scores itself."""
+        return metric_of(self.use_case, self.objective, self.study.metrics)
 
     @property
     def study(self) -> StudySpec:
@@ -91,9 +91,14 @@ class Retrained:
     ended: datetime
 
 
-def metric_of(use_case: UseCase, objective: Objective | None) -> str:
-    own = objective is not None and objective.kind != "build"
-    return OWN_VALUE if own else use_case.tuning.metric
+def metric_of(use_case: UseCase, objective: Objective | None, own: Sequence[str] = ()) -> str:
+    """What a trial's first value is called. own: names of the values of an objective that scores itself."""
+    return (*own, OWN_VALUE)[0] if scores_itself(objective) else use_case.tuning.metric
+
+
+def scores_itself(objective: Objective | None) -> bool:
+    """Whether the values are the objective's own, not the config's metric."""
+    return objective is not None and objective.kind != "build"
 
 
 def use_case_tag(use_case: UseCase) -> str:
@@ -195,6 +200,7 @@ def outcome(plan: Plan, result: TuningResult, retrained: Retrained | None) -> di
         "value": result.best.values[0],
         "metric": plan.metric,
         "directions": list(plan.study.directions),
+        "scores_itself": scores_itself(plan.objective),
         "budget": plan.study.n_trials,
         "asked": getattr(plan.use_case, plan.variant).n_trials,
         "counts": dict(result.counts),

@@ -174,7 +174,7 @@ def plan_of(entry: LedgerEntry, spec: StudySpec, use_case: UseCase) -> Plan:
     ledger, config = Ledger(), getattr(use_case, entry.variant)
     label = entry.outcome.get("objective") or (config.objective if config else f"the objective of {entry.study}")
     return Plan(
-        _scored_as(use_case, entry.outcome.get("metric")),
+        use_case if entry.outcome.get("scores_itself") else _scored_as(use_case, entry.outcome.get("metric")),
         entry.variant,
         dataset=ledger.dataset(use_case.name, spec.fingerprint),
         spec=spec,
@@ -243,6 +243,8 @@ def _scored_as(use_case: UseCase, metric: str | None) -> UseCase:
 
 def _names(plan: Plan) -> list[str]:
     n_values = len(plan.study.directions)
+    if plan.study.metrics:
+        return list(plan.study.metrics)
     return [plan.metric] if n_values == 1 else [f"{plan.metric} {i}" for i in range(n_values)]
 
 

@@ -96,7 +96,10 @@ def complete_dataset(ledger: Ledger, use_case: UseCase, dataset: str) -> Dataset
 
 def upstream_studies(entries: Sequence[LedgerEntry], use_case: UseCase) -> dict[str, LedgerEntry]:
     """The newest finished study of each member, by the metric of now or its own value; some may have none."""
-    newest = newest_done([e for e in entries if e.outcome.get("metric") in (use_case.tuning.metric, OWN_VALUE)])
+    comparable = (use_case.tuning.metric, OWN_VALUE)
+    newest = newest_done(
+        [e for e in entries if e.outcome.get("scores_itself") or e.outcome.get("metric") in comparable]
+    )
     return {member: newest[member] for member in use_case.members if member in newest}
 
 

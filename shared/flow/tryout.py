@@ -41,7 +41,7 @@ def try_out(path: str | Path, n_trials: int = 3) -> optuna.Study:
         return value
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = tune_in_memory(shown, n_trials, config.directions, seed)
+    study = tune_in_memory(shown, n_trials, config.directions, seed, config.metrics, config.guard)
     for best in study.best_trials:
         print(f"best is trial {best.number}: {metric} {best.values}  {best.params}")
     return study

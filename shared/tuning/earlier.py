@@ -86,9 +86,10 @@ def kendall(a: np.ndarray, b: np.ndarray) -> float:
     return float(same.sum() / (n * (n - 1)))
 
 
-def scored(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that have values: the complete ones, and pruned ones by what they reported last."""
-    return [trial for trial in trials if trial.state.name in FINISHED and all(map(math.isfinite, _values(trial)))]
+def scored(trials: Sequence[FrozenTrial], n_directions: int) -> list[FrozenTrial]:
+    """Those with a value per direction: the complete ones, and with one direction pruned ones by their last report."""
+    finished = [(trial, _values(trial)) for trial in trials if trial.state.name in FINISHED]
+    return [trial for trial, values in finished if len(values) == n_directions and all(map(math.isfinite, values))]
 
 
 def values_of(trials: Sequence[FrozenTrial]) -> np.ndarray:
@@ -151,7 +152,7 @@ def warm_starts(found: Sequence[Source]) -> list[dict[str, Any]]:
 
 def transfers(spec: StudySpec, storage: BaseStorage, trials: Sequence[FrozenTrial]) -> tuple[Transfer, ...]:
     """What a study has taken over, judged at its end."""
-    own = scored(trials)
+    own = scored(trials, len(spec.directions))
     return tuple(
         Transfer(
             study=source.about.study,

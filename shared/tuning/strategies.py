@@ -48,7 +48,7 @@ def pruner(spec: StudySpec) -> BasePruner:
     """The pruner of a study; `auto` is `auto_pruner`.
 
     Raises:
-        ConfigError: Optuna has no such pruner, or it doesn't take these arguments.
+        ConfigError: Optuna has no such pruner, it doesn't take these arguments, or it can't prune on a guard.
     """
     from optuna import pruners
 
@@ -56,22 +56,45 @@ def pruner(spec: StudySpec) -> BasePruner:
         _refuse_arguments(spec, "pruner")
         return auto_pruner(spec)
     found: BasePruner = _build(spec.pruner, pruners, pruners.BasePruner, f"{_place(spec)}.pruner", lambda _: {})
+    if len(spec.directions) > 1:
+        _check_guarded(spec, getattr(found, "_wrapped_pruner", found))
     return found
 
 
+def _check_guarded(spec: StudySpec, pruner: BasePruner) -> None:
+    """Refuse a pruner that can't prune a study of several directions."""
+    from optuna.pruners import HyperbandPruner, NopPruner
+
+    if spec.guard is None and not isinstance(pruner, NopPruner):
+        raise ConfigError(
+            f"{_place(spec)}.pruner: {spec.pruner.name} compares one value, but there are {len(spec.directions)} "
+            "directions; name the values by `metrics`, and by `guard` the one that `trial.report` reports"
+        )
+    if isinstance(pruner, HyperbandPruner):
+        raise ConfigError(
+            f"{_place(spec)}.pruner: HyperbandPruner splits the study into brackets, which know of no `guard`; take "
+            "SuccessiveHalvingPruner, or 'auto'"
+        )
+
+
 def auto_pruner(spec: StudySpec) -> BasePruner:
-    """The median rule: give up a trial whose best report is worse than the median of the finished ones at that step.
+    """By what a trial reports: folds, epochs, or whatever an objective of one's own likes.
 
-    A classical trial reports after each fold, and is judged from its second one on. A deep trial reports after each
-    epoch, and is judged from its fifth one on, against five or more trials that got as far (those that stopped early
-    didn't). Hyperband needs budgets of many dozens of trials to fill its brackets. Optuna prunes on one direction only.
+    Folds: the fold rule. Epochs: successive halving, by which the better half of the trials that got there goes on
+    after 4, 8, 16, … epochs. Else the median rule, which gives up a trial whose best report is worse than the median of
+    the complete ones at that step, from its second report on; a deep one from its fifth on, against five or more trials
+    that got as far. On several directions it needs a guard.
     """
-    from optuna.pruners import MedianPruner, NopPruner
+    from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 
-    from shared.tuning.pruning import OncePerTrial
+    from shared.tuning.pruning import FoldPruner, OncePerTrial
 
-    if len(spec.directions) > 1:
+    if len(spec.directions) > 1 and spec.guard is None:
         return NopPruner()
+    if spec.steps == "fold":
+        return OncePerTrial(FoldPruner())
+    if spec.steps == "epoch":
+        return SuccessiveHalvingPruner(min_resource=4, reduction_factor=2)
     if spec.variant == "deep":
         return MedianPruner(n_warmup_steps=4, n_min_trials=5)
     return OncePerTrial(MedianPruner(n_warmup_steps=1))

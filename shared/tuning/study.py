@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from shared.config import UseCase, VariantConfig
-from shared.domain import DatasetRef, StudySpec, Variant
+from shared.domain import DatasetRef, Steps, StudySpec, Variant
 from shared.errors import ConfigError, ObjectiveError
 from shared.tuning import strategies
 from shared.tuning.objective import Objective
@@ -35,6 +35,8 @@ def study_spec(
     check_objective(use_case, variant, config, objective)
     check_strategies(use_case, variant, config)
     identity = [objective.hash, use_case.tuning.metric, config.directions, ref.folds]
+    if config.guard is not None:  # what the trials have reported can't be compared with another value
+        identity.append(config.metrics.index(config.guard))
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return StudySpec(
         name=f"{use_case.name}/{variant}/{ref.fingerprint[:12]}/{digest[:8]}",
@@ -51,7 +53,17 @@ def study_spec(
         trial_timeout_s=config.trial_timeout_s,
         max_failures=config.max_failures,
         since=now or datetime.now(UTC),
+        steps=steps(objective),
+        metrics=config.metrics,
+        guard=config.guard,
     )
+
+
+def steps(objective: Objective) -> Steps:
+    """What Evertune reports after while it scores what the objective builds; one that scores itself reports at will."""
+    if objective.kind != "build":
+        return ""
+    return "epoch" if objective.deep else "fold"
 
 
 def check_objective(use_case: UseCase, variant: Variant, config: VariantConfig, objective: Objective) -> None:
@@ -72,6 +84,11 @@ def check_objective(use_case: UseCase, variant: Variant, config: VariantConfig, 
             f"{file}: `{variant}.directions` are for an `objective` of one's own, but {label} defines `build`, "
             f"which is scored by {use_case.tuning.metric} (greater is better), and they are {list(config.directions)}; "
             "leave `directions` out"
+        )
+    if objective.kind == "build" and config.metrics:
+        raise ObjectiveError(
+            f"{file}: `{variant}.metrics` name the values of an `objective` of one's own, but {label} defines `build`, "
+            f"which is scored by `tuning.metric` ({use_case.tuning.metric}); leave `metrics` out"
         )
     if objective.kind == "build" and objective.deep != (variant == "deep"):
         rule, remedy = (
@@ -99,6 +116,8 @@ def check_strategies(use_case: UseCase, variant: Variant, config: VariantConfig)
         n_trials=config.n_trials,
         sampler=config.sampler,
         pruner=config.pruner,
+        metrics=config.metrics,
+        guard=config.guard,
     )
     if spec.sampler.name != "auto" or spec.sampler.options:
         strategies.sampler(spec)
@@ -113,6 +132,8 @@ def open_study(spec: StudySpec, storage: BaseStorage | None = None, worker: int 
     """
     import optuna
 
+    from shared.tuning.guarded import guarded
+
     if storage is None:
         from shared.storage import PostgresStorage
 
@@ -121,6 +142,7 @@ def open_study(spec: StudySpec, storage: BaseStorage | None = None, worker: int 
     study = optuna.create_study(
         storage=storage, study_name=spec.name, directions=list(spec.directions), load_if_exists=True
     )
+    study = guarded(study, spec.metrics, spec.guard)
     study.sampler = strategies.sampler(spec, worker, after=len(study.get_trials(deepcopy=False)))
     if spec.earlier:
         from shared.tuning.transfer import TransferSampler
@@ -130,6 +152,8 @@ def open_study(spec: StudySpec, storage: BaseStorage | None = None, worker: int 
     about = describe(spec)
     if study.user_attrs.get("evertune") != about:
         study.set_user_attr("evertune", about)
+    if spec.metrics and study.metric_names != list(spec.metrics):
+        study.set_metric_names(list(spec.metrics))
     return study
 
 

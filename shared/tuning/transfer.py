@@ -113,7 +113,8 @@ class TransferSampler(BaseSampler):
     def _shared(self, study: optuna.Study) -> list[FrozenTrial]:
         trials = study.get_trials(deepcopy=False)
         space = {name: distribution for t in trials for name, distribution in t.distributions.items()}
-        found = [t for source in reversed(self.sources) for t in source.shared(scored(trials), space)]
+        own = scored(trials, len(study.directions))
+        found = [t for source in reversed(self.sources) for t in source.shared(own, space)]
         for place, t in enumerate(found):
             t.number = place - len(found)  # before all of the study's own
         return found

@@ -261,12 +261,20 @@ def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def tune_in_memory(
-    evaluate: Evaluate, n_trials: int = 3, directions: Sequence[Direction] = ("maximize",), seed: int = 0
+    evaluate: Evaluate,
+    n_trials: int = 3,
+    directions: Sequence[Direction] = ("maximize",),
+    seed: int = 0,
+    metrics: Sequence[str] = (),
+    guard: str | None = None,
 ) -> optuna.Study:
     """Try an objective out: the same loop without a database, in which a trial that raises stops."""
     import optuna
 
-    study = optuna.create_study(directions=list(directions), sampler=optuna.samplers.TPESampler(seed=seed))
+    from shared.tuning.guarded import guarded
+
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    study = guarded(optuna.create_study(directions=list(directions), sampler=sampler), metrics, guard)
     study.optimize(lambda trial: check_value(evaluate(trial), len(directions)), n_trials=n_trials)
     return study
 

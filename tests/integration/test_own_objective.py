@@ -35,7 +35,7 @@ def a_dataset() -> Dataset:
     return Dataset(ref, pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0]}), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
 
 
-def a_plan(source: str) -> Plan:
+def a_plan(source: str, metrics: tuple[str, ...] = ()) -> Plan:
     use_case = UseCase.model_validate(
         {
             "name": "toy",
@@ -48,15 +48,17 @@ def a_plan(source: str) -> Plan:
     objective = Objective.from_source(source, "x.py")
     spec = StudySpec(
         name="toy/classical/f/1", use_case="toy", variant="classical", fingerprint="f", objective_hash=objective.hash,
-        directions=("maximize",), n_trials=1,
+        directions=("maximize",), n_trials=1, metrics=metrics,
     )  # fmt: skip
     return Plan(use_case, "classical", dataset=a_dataset().ref, spec=spec, objective=objective)
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize(("source", "name"), [(OWN, "value"), (BUILD, "accuracy")])
-def test_the_best_value_is_called_by_what_it_is(source: str, name: str) -> None:
-    plan, data = a_plan(source), a_dataset()
+@pytest.mark.parametrize(
+    ("source", "metrics", "name"), [(OWN, (), "value"), (OWN, ("gini",), "gini"), (BUILD, (), "accuracy")]
+)
+def test_the_best_value_is_called_by_what_it_is(source: str, metrics: tuple[str, ...], name: str) -> None:
+    plan, data = a_plan(source, metrics), a_dataset()
     best = TrialSummary(number=0, values=(0.9,), params={"C": 1.0})
     result = TuningResult(study=plan.study.name, best=best, top=(best,), counts={"COMPLETE": 1}, wall_s=1, cpu_s=1)
     Ledger().open_study(plan.study.name, "toy", "classical", "f")

@@ -68,7 +68,7 @@ def test_a_study_card_has_the_facts_first_then_the_charts_then_the_table() -> No
 def test_a_study_card_of_one_trial_says_that_importance_needs_more() -> None:
     study, spec = a_study(1), a_spec(1)
     text, charts = rendered(study_card(study.trials, spec, a_result(study, spec)))
-    assert "from 10 complete trials on; there are 1." in text
+    assert "from 10 finished trials on; there are 1." in text
     assert charts[0]["title"]["text"] == "value by trial"
     assert "not registered" in text
 

@@ -107,6 +107,14 @@ def test_importance_is_the_same_for_both_directions() -> None:
     assert up == pytest.approx(down, abs=0.02)
 
 
+def test_a_choice_whose_trials_were_all_pruned_still_matters() -> None:
+    pruned = [
+        trial(t.number, t.value, TrialState.PRUNED if t.params["family"] == "b" else t.state, **t.params)
+        for t in conditional()
+    ]
+    assert importances(pruned, UP) == importances(conditional(), UP)
+
+
 def test_importance_says_nothing_of_too_few_trials_or_of_equal_values() -> None:
     assert importances(conditional(9), UP) == {}
     assert importances([trial(i, 1.0, x=i / 20) for i in range(20)], UP) == {}

@@ -29,6 +29,9 @@ def test_every_shipped_config_is_valid() -> None:
         ("compute.classical.gpux=1", ["`compute.classical.gpux`", "did you mean 'gpu'"]),
         ("schedule.cron=a b c d e", ["`schedule.cron`", "minute hour day month weekday", "'a b c d e'"]),
         ("schedule.cron=0 24 * * *", ["`schedule.cron`", "such as \"30 2 * * mon-fri\"", "'0 24 * * *'"]),
+        ("classical.metrics=['a', 'b']", ["`classical` must name each value", "(maximize)", "['a', 'b']", "name 1"]),
+        ("classical.metrics=['a?']", ["`classical.metrics.0`", "'a?'"]),
+        ("classical.guard=a", ["`classical` needs no `guard`", "leave it out"]),
         ("name=other", ["--set: `name`", "the file's name", "'other'"]),
     ],
 )  # fmt: skip
@@ -36,6 +39,35 @@ def test_a_wrong_value_is_refused_with_key_value_and_remedy(override: str, says:
     with pytest.raises(ConfigError) as refused:
         load_use_case("digits", [override])
     assert [part for part in says if part not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("metrics", "guard", "says"),
+    [
+        (
+            "['a', 'a']",
+            None,
+            ["`classical` must name each value by `metrics`, one distinct name per direction", "name 2"],
+        ),
+        ("['accuracy', 'mb']", "acuracy", ["one of its `metrics` (accuracy, mb)", "did you mean 'accuracy'"]),
+        ("[]", "accuracy", ["one of its `metrics` (none)", "name the values by `metrics`"]),
+    ],
+)
+def test_a_guard_is_one_of_several_named_values(metrics: str, guard: str | None, says: list[str]) -> None:
+    overrides = ["classical.directions=['maximize', 'minimize']", f"classical.metrics={metrics}"]
+    with pytest.raises(ConfigError) as refused:
+        load_use_case("digits", [*overrides, *([f"classical.guard={guard}"] if guard else [])])
+    assert [part for part in says if part not in str(refused.value)] == []
+
+
+def test_two_values_with_a_guard_are_valid() -> None:
+    overrides = ["directions=['maximize', 'minimize']", "metrics=['accuracy', 'size (mb)']", "guard=accuracy"]
+    with pytest.raises(ConfigError, match="size"):  # MLflow takes no brackets
+        load_use_case("digits", [f"classical.{o}" for o in overrides])
+    overrides[1] = "metrics=['accuracy', 'size_mb']"
+    config = load_use_case("digits", [f"classical.{o}" for o in overrides]).classical
+    assert config
+    assert (config.metrics, config.guard) == (("accuracy", "size_mb"), "accuracy")
 
 
 def test_an_override_without_a_value_is_refused() -> None:

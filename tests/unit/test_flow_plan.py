@@ -147,7 +147,7 @@ def test_the_system_takes_the_newest_finished_study_of_each_member() -> None:
     other_metric = entry(hours=4, outcome={**entry().outcome, "metric": "f1"})
     assert upstream_studies([new, old, failed, other_metric], USE_CASE) == {"classical": new}
     assert upstream_studies([failed], USE_CASE) == {}
-    scores_itself = entry(hours=5, outcome={**entry().outcome, "metric": "value"})
+    scores_itself = entry(hours=5, outcome={**entry().outcome, "metric": "rows_kept", "scores_itself": True})
     assert upstream_studies([new, scores_itself, other_metric], USE_CASE) == {"classical": scores_itself}
 
 

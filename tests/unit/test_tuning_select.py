@@ -230,3 +230,13 @@ def test_an_objective_is_tried_out_in_memory_and_repeats() -> None:
 def test_an_objective_tried_out_in_memory_raises_what_is_wrong() -> None:
     with pytest.raises(ObjectiveError, match="must return a number"):
         tune_in_memory(lambda _: "good")  # type: ignore[arg-type,return-value]
+
+
+def test_an_objective_of_several_values_can_be_tried_out_with_its_reports() -> None:
+    def reports(trial: optuna.Trial) -> tuple[float, float]:
+        trial.report(0.5, 0)
+        assert not trial.should_prune()
+        return 0.5, 1.0
+
+    study = tune_in_memory(reports, 2, ("maximize", "minimize"), metrics=("accuracy", "mb"), guard="accuracy")
+    assert [trial.intermediate_values for trial in study.trials] == [{0: 0.5}] * 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.domain import StrategySpec, StudySpec
 from shared.errors import ConfigError
-from shared.tuning.pruning import OncePerTrial
+from shared.tuning.pruning import FoldPruner, OncePerTrial
 from shared.tuning.strategies import pruner, sampler, worker_seed
 
 
@@ -33,16 +33,40 @@ def configurations(study_spec: StudySpec, worker: int = 0, n: int = 14) -> list[
     return [trial.params for trial in study.trials]
 
 
-def test_the_auto_pruner_is_the_median_rule() -> None:
-    assert isinstance(pruner(spec()).pruner, optuna.pruners.MedianPruner)  # type: ignore[attr-defined]
-    assert isinstance(pruner(spec(variant="deep")), optuna.pruners.MedianPruner)
+@pytest.mark.parametrize(
+    ("study_spec", "rule"),
+    [
+        (spec(steps="fold"), FoldPruner),
+        (spec(), optuna.pruners.MedianPruner),
+        (spec(variant="deep", steps="epoch"), optuna.pruners.SuccessiveHalvingPruner),
+        (spec(variant="deep"), optuna.pruners.MedianPruner),
+        (spec(directions=("maximize", "minimize")), optuna.pruners.NopPruner),
+        (spec(directions=("maximize", "minimize"), metrics=("a", "b"), guard="b"), optuna.pruners.MedianPruner),
+    ],
+)
+def test_the_auto_pruner_follows_from_what_a_trial_reports(study_spec: StudySpec, rule: type) -> None:
+    found = pruner(study_spec)
+    assert isinstance(found.pruner if isinstance(found, OncePerTrial) else found, rule)
 
 
-def test_several_directions_are_not_pruned() -> None:
-    assert isinstance(pruner(spec(directions=("maximize", "minimize"))), optuna.pruners.NopPruner)
+@pytest.mark.parametrize("options", [{}, {"wrapped_pruner": {"name": "HyperbandPruner"}, "patience": 1}])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_hyperband_is_refused_where_there_is_a_guard(options: dict[str, Any]) -> None:
+    strategy = named("PatientPruner" if options else "HyperbandPruner", **options)
+    with pytest.raises(ConfigError, match=r"toy\.toml: classical\.pruner: HyperbandPruner .* know of no `guard`; take"):
+        pruner(spec(directions=("maximize", "minimize"), metrics=("a", "b"), guard="b", pruner=strategy))
 
 
-def test_the_auto_pruner_spares_the_first_fold_and_the_first_trials() -> None:
+def test_a_pruner_of_several_directions_needs_a_guard() -> None:
+    several = ("maximize", "minimize")
+    with pytest.raises(
+        ConfigError, match="MedianPruner compares one value, but there are 2 directions; name the values"
+    ):
+        pruner(spec(directions=several, pruner=named("MedianPruner")))
+    assert isinstance(pruner(spec(directions=several, pruner=named("NopPruner"))), optuna.pruners.NopPruner)
+
+
+def test_the_median_rule_spares_the_first_report_and_the_first_trials() -> None:
     study = optuna.create_study(direction="maximize", pruner=pruner(spec()))
 
     def pruned_at(values: list[float]) -> int | None:

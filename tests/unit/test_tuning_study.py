@@ -18,6 +18,7 @@ from shared.tuning.study import open_study, study_spec
 BUILD = Objective.from_source("def build(trial): return trial.suggest_float('x', 0, 1)", "objectives/x.py")
 DEEP = Objective.from_source("def build(trial): pass\ndef fit_plan(trial): pass", "objectives/x.py")
 SCRIPT = Objective.from_source("def objective(trial): return 1", "objectives/x.py")
+TWO = ["maximize", "minimize"]
 TRAINED = Objective.from_source("def objective(trial): return 1\ndef train(trial, data): pass", "objectives/x.py")
 
 
@@ -63,12 +64,20 @@ def test_another_source_metric_fold_count_direction_or_dataset_is_another_study(
         name(use_case(classical={}), objective=other),
         name(use_case(classical={}), objective=SCRIPT),
         name(use_case(classical={"directions": ["minimize"]}), objective=SCRIPT),
+        name(use_case(classical={"directions": TWO}), objective=SCRIPT),
+        name(use_case(classical={"directions": TWO, "metrics": ["a", "b"], "guard": "a"}), objective=SCRIPT),
+        name(use_case(classical={"directions": TWO, "metrics": ["a", "b"], "guard": "b"}), objective=SCRIPT),
         name(use_case(classical={}, metric="neg_mean_squared_error")),
         name(use_case(classical={}), folds=3),
         name(use_case(classical={}), fingerprint="f" * 16),
         name(use_case(deep={}), "deep", DEEP),
     }
-    assert len(names) == 8
+    assert len(names) == 11
+
+
+def test_what_the_values_are_called_makes_no_other_study() -> None:
+    plain = name(use_case(classical={"directions": TWO}), objective=SCRIPT)
+    assert name(use_case(classical={"directions": TWO, "metrics": ["a", "b"]}), objective=SCRIPT) == plain
 
 
 def test_the_spec_takes_budget_and_strategy_from_the_config() -> None:
@@ -103,6 +112,20 @@ def test_directions_of_a_build_are_refused(directions: list[str]) -> None:
 def test_directions_of_an_own_objective_are_its_own() -> None:
     config = use_case(classical={"directions": ["maximize", "minimize"]})
     assert study_spec(config, "classical", ref(), SCRIPT).directions == ("maximize", "minimize")
+
+
+def test_metrics_of_a_build_are_refused() -> None:
+    with pytest.raises(
+        ObjectiveError, match=r"`classical\.metrics` name the values .* by `tuning.metric` \(r2\); leave"
+    ):
+        study_spec(use_case(classical={"metrics": ["rmse"]}), "classical", ref(), BUILD)
+
+
+@pytest.mark.parametrize(
+    ("variant", "objective", "steps"), [("classical", BUILD, "fold"), ("deep", DEEP, "epoch"), ("deep", SCRIPT, "")]
+)
+def test_the_spec_says_after_what_a_trial_reports(variant: Variant, objective: Objective, steps: str) -> None:
+    assert study_spec(use_case(**{variant: {}}), variant, ref(), objective).steps == steps
 
 
 def test_a_deep_build_needs_a_fit_plan_and_a_classical_one_must_have_none() -> None:

@@ -126,7 +126,7 @@ def importance(shares: Mapping[str, float]) -> Spec | None:
     chart = alt.layer(base.mark_bar(color=BLUE, height={"band": 0.65}), text).properties(height={"step": 26})
     less = len(shares) - len(large)
     notes = [
-        "How much of the differences between the ranks of the complete trials each parameter explains on its own, "
+        "How much of the differences between the ranks of the finished trials each parameter explains on its own, "
         "less chance.",
         "A conditional parameter is judged among the trials that have it."
         + (f" {less} more explain less." if less else ""),

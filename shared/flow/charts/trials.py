@@ -14,26 +14,29 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
+FINISHED = ("COMPLETE", "PRUNED")
 MIN_TRIALS_FOR_IMPORTANCE = 10
 
 
 @dataclass(frozen=True)
 class Goal:
-    """One objective of a study: its metric, its direction, and which of a trial's values it is."""
+    """One objective of a study: its metric, its direction, which of a trial's values it is, and if trials report it."""
 
     metric: str
     direction: Direction = "maximize"
     index: int = 0
     unit: str = ""
+    reported: bool = True
 
     def value(self, trial: FrozenTrial) -> float | None:
         """The trial's value; of a pruned trial the last that it reported; None where there is no finite one."""
-        values = trial.values
-        if values is None and trial.intermediate_values and self.index == 0:
-            values = [trial.intermediate_values[max(trial.intermediate_values)]]
-        if values is None or not math.isfinite(values[self.index]):
+        if trial.values is not None:
+            value = trial.values[self.index]
+        elif trial.intermediate_values and self.reported:
+            value = trial.intermediate_values[max(trial.intermediate_values)]
+        else:
             return None
-        return float(values[self.index])
+        return float(value) if math.isfinite(value) else None
 
     def loss(self, value: float) -> float:
         """Smaller is better, whatever the direction."""
@@ -57,9 +60,9 @@ def ended(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return sorted((t for t in trials if t.state.name in STATES), key=lambda t: t.number)
 
 
-def ranked(trials: Iterable[FrozenTrial], goal: Goal) -> list[FrozenTrial]:
-    """Complete trials with a finite value, best first; of equals the earlier."""
-    scored = [(goal.value(t), t) for t in trials if t.state.name == "COMPLETE"]
+def ranked(trials: Iterable[FrozenTrial], goal: Goal, states: Sequence[str] = ("COMPLETE",)) -> list[FrozenTrial]:
+    """Complete trials (or those of other states) with a finite value, best first; of equals the earlier."""
+    scored = [(goal.value(t), t) for t in trials if t.state.name in states]
     losses = [(goal.loss(v), t) for v, t in scored if v is not None]
     return [t for _, t in sorted(losses, key=lambda pair: (pair[0], pair[1].number))]
 
@@ -91,15 +94,16 @@ def clamp(value: float, domain: tuple[float, float]) -> float:
 def importances(trials: Iterable[FrozenTrial], goal: Goal) -> dict[str, float]:
     """Which part of the differences between the trials' ranks each parameter explains on its own, largest first.
 
-    A nested analysis of variance on the ranks of the complete trials: a categorical parameter groups them by its
-    choices, a numeric one by up to four quantiles, and one that isn't part of every trial only those that have it. What
-    chance alone would explain is taken off (epsilon squared, Kelley 1935). Empty below `MIN_TRIALS_FOR_IMPORTANCE`.
+    A nested analysis of variance on the ranks of the finished trials, a pruned one by what it reported last: without
+    those, a choice that is always bad would seem not to matter. A categorical parameter groups them by its choices, a
+    numeric one by up to four quantiles, and one that isn't part of every trial only those that have it. What chance
+    alone would explain is taken off (epsilon squared, Kelley 1935). Empty below `MIN_TRIALS_FOR_IMPORTANCE`.
 
     Optuna's evaluators are less fit for few trials of a conditional space: fANOVA leaves conditional parameters out,
     PED-ANOVA's divergence is bounded for categorical parameters only, so that a numeric one that matters within
     one family hides the choice of the family; importing either costs scikit-learn.
     """
-    order = ranked(trials, goal)
+    order = ranked(trials, goal, FINISHED)
     if len(order) < MIN_TRIALS_FOR_IMPORTANCE:
         return {}
     ranks = _ranks([goal.loss(goal.value(trial) or 0.0) for trial in order])
