@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -153,8 +155,14 @@ def open_study(spec: StudySpec, storage: BaseStorage | None = None, worker: int 
     if study.user_attrs.get("evertune") != about:
         study.set_user_attr("evertune", about)
     if spec.metrics and study.metric_names != list(spec.metrics):
-        study.set_metric_names(list(spec.metrics))
+        _name_values(study, spec.metrics)
     return study
+
+
+def _name_values(study: optuna.Study, metrics: Sequence[str]) -> None:
+    """Tell Optuna's charts and dashboard what the values are called."""
+    with warnings.catch_warnings(action="ignore"):  # experimental
+        study.set_metric_names(list(metrics))
 
 
 def describe(spec: StudySpec) -> dict[str, Any]:

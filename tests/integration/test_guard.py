@@ -18,7 +18,6 @@ from shared.tuning.worker import run_worker
 
 pytestmark = [
     pytest.mark.usefixtures("database"),
-    pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
 ]
 GOOD_AT_FIRST = 6
 

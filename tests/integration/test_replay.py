@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -31,7 +33,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 def build(trial):
     trial.suggest_float("x", 0, 1)
-    return DecisionTreeClassifier(max_depth=1 if trial.number < 5 else 7)
+    return DecisionTreeClassifier(max_depth=2 + trial.number, min_samples_leaf=max(1, 12 - 2 * trial.number))
 """
 FAILS = """
 def objective(trial):
@@ -73,11 +75,18 @@ def use_case(**tables: Any) -> UseCase:
     return UseCase.model_validate(config | tables)
 
 
-def tuned(folder: Path, source: str, variant: Variant = "classical", n_trials: int = 2, **others: Any) -> UseCase:
+def tuned(
+    folder: Path,
+    source: str,
+    variant: Variant = "classical",
+    n_trials: int = 2,
+    table: Mapping[str, Any] = MappingProxyType({}),
+    **others: Any,
+) -> UseCase:
     """A use case whose study of the variant is tuned and on record, by one worker, as its flow does it."""
     (folder / f"{variant}.py").write_text(source)
-    table = {"objective": f"{variant}.py", "n_trials": n_trials, "workers": 1, "max_failures": 2}
-    config = use_case(**others | {variant: table})
+    always = {"objective": f"{variant}.py", "n_trials": n_trials, "workers": 1, "max_failures": 2}
+    config = use_case(**others | {variant: always | table})
     Ledger().record_dataset(prepare(config, None, datetime.now(UTC)).ref, run="DataPrepFlow/1")
     plan = hpo.plan(config, variant, folder, run="HPOFlow/1")
     stats = [hpo.tune(plan, 0, 1, "HPOFlow/1/tune/1")]
@@ -114,9 +123,17 @@ def test_the_best_trial_ends_as_it_did(tmp_path: Path, variant: Variant, source:
 def test_a_pruned_trial_goes_as_far_as_it_did(tmp_path: Path) -> None:
     again = replay(tuned(tmp_path, WORSE_AND_WORSE, n_trials=7), number=6)
     assert (again.recorded.state, again.replayed.state) == ("PRUNED", "PRUNED")
-    assert [*again.replayed.reports] == [0, 1]
+    assert [*again.replayed.reports] == [0]
     assert again.replayed.reports == again.recorded.reports
     assert again.difference == ""
+
+
+def test_a_trial_of_several_values_is_replayed_with_what_it_reported(tmp_path: Path) -> None:
+    source = "def objective(trial):\n    trial.report(trial.suggest_float('x', 0, 1), 0)\n    return 1.0, 2.0\n"
+    several = {"directions": ["maximize", "minimize"], "metrics": ["gain", "mb"], "guard": "gain"}
+    again = replay(tuned(tmp_path, source, table=several))
+    assert (again.names, again.difference) == (["gain", "mb"], "")
+    assert again.replayed.reports == again.recorded.reports != {}
 
 
 def test_a_failed_trial_fails_again_and_its_traceback_begins_in_the_objective(tmp_path: Path) -> None:

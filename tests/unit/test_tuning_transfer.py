@@ -149,6 +149,24 @@ def test_pruned_trials_tell_how_well_the_ranking_holds_by_their_last_report(stor
     assert all_of_them not in (0, without)
 
 
+def test_a_pruned_trial_of_several_directions_tells_nothing(storage: InMemoryStorage) -> None:
+    def pruned(trial: optuna.Trial) -> tuple[float, float]:
+        trial.report(bowl(trial), 0)
+        if trial.number % 3 == 2:
+            raise optuna.TrialPruned
+        return bowl(trial), turned(trial)
+
+    several = {"directions": ("maximize", "minimize"), "metrics": ("a", "b"), "guard": "a"}
+    tune(spec("first", 12, **several), pruned, storage)
+    earlier = {"earlier": (EarlierStudy(study="first", fingerprint="f", same_objective=True, top=()),)}
+    study = tune(spec("second", 15, **several, **earlier), pruned, storage)
+    complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    all_of_them, without = (
+        transfers(spec("second", **several, **earlier), storage, t)[0].weight for t in (study.trials, complete)
+    )
+    assert all_of_them == without
+
+
 def test_where_the_ranking_is_turned_around_the_sampler_is_on_its_own(storage: InMemoryStorage) -> None:
     study = tune(spec(**old()), turned, storage)
     (found,) = transfers(spec(**old()), storage, study.trials)
