@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,10 @@ MOST_SHARED = 200  # trials of a study; a sampler's time grows with them
 
 @dataclass(frozen=True)
 class Source:
-    """An earlier study: its complete trials, best first; those that the ledger has, where it was deleted (`gone`)."""
+    """An earlier study: its complete trials, best first, then the pruned ones that have a value, their last report.
+
+    Those that the ledger has, where it was deleted (`gone`).
+    """
 
     about: EarlierStudy
     trials: Sequence[FrozenTrial]
@@ -117,14 +121,27 @@ def sources(spec: StudySpec, storage: BaseStorage) -> list[Source]:
 def _source(about: EarlierStudy, spec: StudySpec, storage: BaseStorage) -> Source:
     try:
         study_id = storage.get_study_id_from_name(about.study)
-        trials = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+        trials = scored(storage.get_all_trials(study_id, deepcopy=False), len(spec.directions))
     except KeyError:
         trials = []
     if not trials:
         logger.info("earlier study is gone", extra={"study": spec.name, "earlier": about.study})
     sign = -1 if spec.directions[0] == "maximize" else 1
-    ranked = sorted(trials, key=lambda trial: (_infeasibility(trial), sign * trial.values[0]))
+    ranked = sorted(map(_valued, trials), key=lambda t: (_is_pruned(t), _infeasibility(t), sign * t.values[0]))
     return Source(about, ranked or [_remembered(trial) for trial in about.top], gone=not trials)
+
+
+def _is_pruned(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.PRUNED
+
+
+def _valued(trial: FrozenTrial) -> FrozenTrial:
+    """The trial; a pruned one as a copy whose value is its last report."""
+    if not _is_pruned(trial):
+        return trial
+    valued = copy.copy(trial)
+    valued.values = _values(trial)
+    return valued
 
 
 def _infeasibility(trial: FrozenTrial) -> float:
@@ -143,7 +160,7 @@ def _remembered(summary: TrialSummary) -> FrozenTrial:
 def warm_starts(found: Sequence[Source]) -> list[dict[str, Any]]:
     """The best distinct configurations of earlier studies, those of the first study first, as `WARM_START` has them."""
     origin = {id(trial): source.about.study for source in found for trial in source.trials}
-    best = [trial for source in found for trial in source.trials[:N_CANDIDATES]]
+    best = [trial for source in found for trial in source.trials[:N_CANDIDATES] if not _is_pruned(trial)]
     return [
         {"study": origin[id(trial)], "trial": trial.number, "params": dict(trial.params)}
         for trial in distinct(best, N_WARM_STARTS, LEAST_DISTANCE)

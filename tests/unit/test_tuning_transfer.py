@@ -14,7 +14,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from shared.domain import EarlierStudy, StrategySpec, StudySpec, TrialSummary
-from shared.tuning.earlier import kendall, ranking_holds, sources, transfers
+from shared.tuning.earlier import kendall, ranking_holds, sources, transfers, warm_starts
 from shared.tuning.mapping import changed
 from shared.tuning.study import open_study
 from shared.tuning.transfer import TransferSampler
@@ -147,6 +147,26 @@ def test_pruned_trials_tell_how_well_the_ranking_holds_by_their_last_report(stor
     complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     all_of_them, without = (transfers(spec(**old()), storage, t)[0].weight for t in (study.trials, complete))
     assert all_of_them not in (0, without)
+
+
+def test_what_an_earlier_study_gave_up_is_known_as_bad_and_isnt_run_again(storage: InMemoryStorage) -> None:
+    def gives_up_the_bad(trial: optuna.Trial) -> float:
+        value = bowl(trial)
+        trial.report(value, 0)
+        if trial.number > 1 and value < max(t.value for t in trial.study.trials if t.value is not None):
+            raise optuna.TrialPruned
+        return value
+
+    study = tune(spec("first", 30), gives_up_the_bad, storage)
+    found = sources(spec(earlier=(EarlierStudy(study="first", fingerprint="f", same_objective=True, top=()),)), storage)
+    n_complete = sum(trial.state == TrialState.COMPLETE for trial in study.trials)
+    (source,) = found
+    assert n_complete < 10
+    assert [t.state == TrialState.COMPLETE for t in source.trials] == [True] * n_complete + [False] * (30 - n_complete)
+    assert {start["trial"] for start in warm_starts(found)} <= {trial.number for trial in source.trials[:n_complete]}
+    shown = source.shared(study.trials, {})
+    assert min(trial.values[0] for trial in shown) < source.trials[n_complete - 1].values[0]
+    assert {trial.state for trial in shown} == {TrialState.COMPLETE}
 
 
 def test_a_pruned_trial_of_several_directions_tells_nothing(storage: InMemoryStorage) -> None:
