@@ -26,7 +26,7 @@ bench: .venv/.installed
 	@$(BIN)/python -m benchmarks
 
 bench-storage: .venv/.installed
-	@$(BIN)/python -m benchmarks storage
+	@$(BIN)/python -m benchmarks storage --repeat 5
 	@$(BIN)/python -m benchmarks.storage_docs
 
 clean:
