@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 
 from benchmarks.report import RESULTS
+from benchmarks.storage import GRPC_OURS, OURS, SIZE
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
@@ -28,7 +29,20 @@ def markdown(table: dict[str, Any]) -> str:
     where = (
         f"{table['title']}; {table['cores']} cores, Optuna {table['packages']['optuna']}, {table['measured_at'][:10]}."
     )
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", where])
+    lines = (*(f"| {' | '.join(row)} |" for row in rows), "", where, *table["notes"])
+    return "\n".join([recommendation(table), "", "![Trials per second by workers](storage.svg)", "", *lines])
+
+
+def recommendation(table: dict[str, Any]) -> str:
+    """Which storage, in a sentence: the fastest on one database at each number of workers."""
+    speeds = {(row[0], int(row[1])): row[3] for row in table["rows"] if row[2] == f"{SIZE:,}"}
+    ours, proxied = ({n: v for (name, n), v in speeds.items() if name == storage} for storage in (OURS, GRPC_OURS))
+    pays = [workers for workers in ours if proxied[workers] > ours[workers]]
+    if not pays:
+        return (
+            f"**No proxy has to be deployed**: up to {max(ours)} workers `{OURS}` alone is the fastest on PostgreSQL."
+        )
+    return f"**From {min(pays)} workers on a gRPC proxy over `{OURS}` is faster than it alone**; below that, no proxy."
 
 
 def draw(table: dict[str, Any], path: Path) -> None:

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 from shared.errors import FlowError
+from shared.logs import show_logs
 
 NAMES = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER")
 LIMITS = ("MAX_WORKERS", "MAX_NUM_SPLITS")
 
 
 def prepare_environment() -> None:
-    """Give Metaflow a user name where it would refuse, and lift its limits. Call it before the flow runs.
+    """Give Metaflow a user name where it would refuse, lift its limits, show the log. Call it before the flow runs.
 
     A user name is missing where there is none, or only root. `USERNAME` is the last one that Metaflow looks at, after
     its own settings. A plan has no more workers than the machine has cores: all of them are to run at once.
@@ -20,6 +21,7 @@ def prepare_environment() -> None:
     Raises:
         FlowError: something that isn't a folder stands where Metaflow keeps its runs.
     """
+    show_logs()
     runs = Path(os.environ.get("METAFLOW_DATASTORE_SYSROOT_LOCAL", "."), ".metaflow").absolute()
     if runs.exists() and not runs.is_dir():
         raise FlowError(f"Metaflow keeps its runs in a folder, but {runs} is a file; move it away, and start again")

@@ -42,6 +42,10 @@ SET renewed = clock_timestamp(), expires = clock_timestamp() + make_interval(sec
 WHERE worker = %(worker)s
 """
 
+RUNNING = """
+SELECT EXISTS (SELECT FROM evertune.leases l JOIN trials USING (trial_id) WHERE l.study_id = %s AND state = 'RUNNING')
+"""
+
 # Trials whose worker died become FAIL, and say why. Own leases are looked at first: one's own lock can be had again.
 # Trials are locked before leases, as where a trial is told something, and a lease must still be the one judged.
 GIVE_BACK = """
@@ -94,7 +98,7 @@ class Leases:
         self.budget = budget
         self._storage = storage
         self._owner = owner or uuid4().hex
-        self._lease_s = lease_s or LEASE_S
+        self.lease_s = lease_s or LEASE_S
         self._worker = ""
         self._names: list[str] = []
         self._over = Event()
@@ -103,7 +107,7 @@ class Leases:
     @property
     def values(self) -> dict[str, Any]:
         """What the statements want to know that claim a trial."""
-        return {"budget": self.budget, "worker": self._worker, "owner": self._owner, "lease_s": self._lease_s}
+        return {"budget": self.budget, "worker": self._worker, "owner": self._owner, "lease_s": self.lease_s}
 
     def is_full(self) -> bool:
         """Whether as many trials have finished as the budget allows; if not, there may be room again."""
@@ -111,11 +115,16 @@ class Leases:
 
     def give_back(self) -> list[int]:
         """Ids of the trials whose worker died, after they were made FAIL."""
-        more = {"study_id": self.study_id, "grace_s": self._lease_s * GRACE}
+        more = {"study_id": self.study_id, "grace_s": self.lease_s * GRACE}
         found = self._storage.run(lambda connection, _: connection.execute(GIVE_BACK, self.values | more).fetchall())
         if found:
             logger.warning("dead workers found", extra={"study": self.study_id, "trials": [row[0] for row in found]})
         return [row[0] for row in found]
+
+    def any_running(self) -> bool:
+        """Whether a trial of the study runs under a lease, of whatever worker."""
+        found = self._storage.run(lambda connection, _: connection.execute(RUNNING, [self.study_id]).fetchone())
+        return bool(found and found[0])
 
     def hold(self, connection: psycopg.Connection) -> None:
         """Live on a connection: as long as it is open, this worker can't be dead."""
@@ -135,7 +144,7 @@ class Leases:
         self._storage.lease(None)
 
     def _renew(self) -> None:
-        while not self._over.wait(self._lease_s / RENEWALS):
+        while not self._over.wait(self.lease_s / RENEWALS):
             try:
                 self._storage.run(lambda connection, _: connection.execute(RENEW, self.values))
             except Exception:  # the next trial's end says it aloud

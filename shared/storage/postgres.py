@@ -107,10 +107,8 @@ class PostgresStorage(BaseStorage, BaseHeartbeat):
         }
 
         def work(connection: psycopg.Connection, again: bool) -> int:
-            if again and study_name is None:
-                found = connection.execute(statements.STUDY_BY_NAME, [values["name"]]).fetchone()
-                if found:
-                    return int(found[0])
+            if again and (found := connection.execute(statements.EMPTY_STUDY, [values["name"]]).fetchone()):
+                return int(found[0])
             return int(_one(connection.execute(statements.CREATE_STUDY, values))[0])
 
         try:

@@ -41,6 +41,11 @@ FROM studies s
 """
 STUDY_BY_ID = STUDIES + "WHERE study_id = %s"
 STUDY_BY_NAME = STUDIES + "WHERE study_name = %s"
+# Where no trial was made yet: it is taken for one's own, if creating it was interrupted.
+EMPTY_STUDY = """
+SELECT study_id FROM studies s
+WHERE study_name = %s AND NOT EXISTS (SELECT FROM trials t WHERE t.study_id = s.study_id)
+"""
 ALL_STUDIES = STUDIES + "ORDER BY study_id"
 
 SET_STUDY_ATTRIBUTE = """

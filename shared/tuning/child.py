@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from shared.domain import StudySpec
 from shared.errors import StudyFailed
+from shared.logs import show_logs
 from shared.tuning.worker import WorkerStats, cpu_s, fail, run_worker, sigterm_exits
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def _fail(spec: StudySpec, owner: str, trial_id: int, cause: str, error: str) ->
 
 def main(fd: int) -> None:
     """The child: runs the loop that it is told of, and tells which trial begins (-1: none runs), and how it ended."""
+    show_logs()
     line = Connection(fd)
     spec, make, worker, owner, elapsed_s = line.recv()
     threading.Thread(target=_end_with_the_worker, args=(Connection(os.dup(fd)),), daemon=True).start()

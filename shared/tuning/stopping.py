@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FINISHED = ("COMPLETE", "PRUNED")
 INTERRUPTED = "interrupted"
+WORKER_LOST = "worker lost"
 # The user attribute of a warm start: {"study": …, "trial": number, "params": {…}} of the trial that it repeats.
 WARM_START = "warm_start"
 
@@ -85,8 +86,13 @@ class Stopping:
 
 
 def is_failure(trial: FrozenTrial, since: datetime | None) -> bool:
-    """Whether a trial counts against `max_failures`: it raised, or its worker died; interrupted ones don't count."""
-    if trial.state.name != "FAIL" or trial.user_attrs.get("cause") == INTERRUPTED:
+    """Whether a trial counts against `max_failures`: it raised, or it took its worker along for the second time.
+
+    A worker that was interrupted or lost once, as machines are, says nothing of the trial.
+    """
+    cause = trial.user_attrs.get("cause")
+    innocent = cause == INTERRUPTED or (cause == WORKER_LOST and "rerun_of" not in trial.user_attrs)
+    if trial.state.name != "FAIL" or innocent:
         return False
     if since is None or trial.datetime_complete is None:
         return True

@@ -174,7 +174,7 @@ class _Worker:
         else:
             self._tell(trial, state, values)
         self.trials += 1
-        logger.info("trial ended", extra={"study": self.spec.name, "trial": trial.number, "worker": self.worker})
+        logger.debug("trial ended", extra={"study": self.spec.name, "trial": trial.number, "worker": self.worker})
 
     def _tell(self, trial: optuna.Trial, state: TrialState, values: tuple[float, ...] | None) -> None:
         """Tell how a trial ended; if this worker was taken for dead, the trial has ended before, and that counts."""
@@ -186,7 +186,7 @@ class _Worker:
         except (UpdateFinishedTrialError, ValueError):
             if self.storage.get_trial(trial._trial_id).state != TrialState.FAIL:
                 raise
-            logger.warning("trial ended too late", extra={"study": self.spec.name, "trial": trial.number})
+            warn_of_late(self.study, trial.number)
 
     def _evaluate(self, trial: optuna.Trial) -> tuple[TrialState, tuple[float, ...] | None]:
         from optuna import TrialPruned
@@ -208,13 +208,21 @@ def give_back(study: optuna.Study, leases: Leases) -> None:
 
 
 def give_back_abandoned(spec: StudySpec, storage: PostgresStorage) -> None:
-    """`give_back`, by a step that comes after all workers: what died last left nobody to find it."""
+    """`give_back`, by a step that comes after all workers: what died last left nobody to find it.
+
+    Waits until the leases are over, two of their periods at most: another run may be at the study, too.
+    """
     import optuna
 
     from shared.storage.leases import Leases
 
     study = optuna.load_study(storage=storage, study_name=spec.name)
-    give_back(study, Leases(storage, study._study_id, spec.n_trials))
+    leases = Leases(storage, study._study_id, spec.n_trials)
+    deadline = time.monotonic() + 2 * leases.lease_s
+    give_back(study, leases)
+    while leases.any_running() and time.monotonic() < deadline:
+        time.sleep(POLL_S[1])
+        give_back(study, leases)
 
 
 def enqueue_warm_starts(study: optuna.Study, spec: StudySpec, storage: PostgresStorage) -> None:
@@ -244,8 +252,14 @@ def fail(study: optuna.Study, trial_id: int, cause: str, error: str) -> None:
         storage.set_trial_user_attr(trial_id, "error", error)
         storage.set_trial_state_values(trial_id, TrialState.FAIL)
     except UpdateFinishedTrialError:
+        warn_of_late(study, storage.get_trial(trial_id).number)
         return
     enqueue_again(study, storage.get_trial(trial_id))
+
+
+def warn_of_late(study: optuna.Study, number: int) -> None:
+    """Log that a worker came back to a trial that had been given back: what it says is refused."""
+    logger.warning("trial ended too late", extra={"study": study.study_name, "trial": number})
 
 
 def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 from shared.domain import StrategySpec, StudySpec
 from shared.settings import settings
 from shared.storage import PostgresStorage, leases
+from shared.storage.database import connect
 from shared.storage.services import database_url
 from shared.tuning.study import open_study
 from shared.tuning.worker import run_worker
@@ -36,10 +37,11 @@ TRIAL_S = 0.05
 KILLS = 6
 
 
-def spec(n_trials: int, name: str = "toy/classical/0/1") -> StudySpec:
+def spec(n_trials: int, max_failures: int = 5) -> StudySpec:
     return StudySpec(
-        name=name, use_case="toy", variant="classical", fingerprint="0", objective_hash="1", directions=("minimize",),
-        n_trials=n_trials, sampler=StrategySpec(name="RandomSampler"), max_failures=10_000,
+        name="toy/classical/0/1", use_case="toy", variant="classical", fingerprint="0", objective_hash="1",
+        directions=("minimize",), n_trials=n_trials, sampler=StrategySpec(name="RandomSampler"),
+        max_failures=max_failures,
     )  # fmt: skip
 
 
@@ -75,18 +77,30 @@ def takes_a_moment(trial: optuna.Trial) -> float:
 @pytest.mark.parametrize("n_workers", [1, 2, 8, 32])
 @pytest.mark.usefixtures("database", "repetition")
 def test_any_number_of_workers_runs_exactly_the_budget(n_workers: int, budget: int) -> None:
+    study_spec, most = spec(budget, max_failures=10_000), 0
     workers = [
-        fork.Process(target=run_worker, args=(spec(budget), some_fail), kwargs={"worker": i}) for i in range(n_workers)
+        fork.Process(target=run_worker, args=(study_spec, some_fail), kwargs={"worker": i}) for i in range(n_workers)
     ]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
+    while any(worker.is_alive() for worker in workers):
+        most = max(most, connections())
+        time.sleep(0.02)
     assert [worker.exitcode for worker in workers] == [0] * n_workers
-    found = states(spec(budget))
+    assert most <= 2 * n_workers
+    found = states(study_spec)
     assert finished(found) == budget
     assert found["RUNNING"] == 0
-    assert run_worker(spec(budget), some_fail).trials == 0, "a study that is done runs none"
+    assert run_worker(study_spec, some_fail).trials == 0, "a study that is done runs none"
+
+
+def connections() -> int:
+    """To the test's database, without this one."""
+    with connect() as connection:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        row = connection.execute(count).fetchone()
+    assert row
+    return int(row[0])
 
 
 class Crew:
@@ -185,11 +199,12 @@ def test_a_kill_costs_at_most_the_trial_that_ran(
     assert finished(found) == 200
     assert found["RUNNING"] == 0
     assert found["FAIL"] <= n_killed
+    assert crew.log.stat().st_size <= 200 + n_killed, "no trial was run twice but for a kill: none was forgotten"
 
 
 @pytest.mark.usefixtures("database", "repetition")
 def test_a_worker_that_stands_still_beyond_its_lease_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(leases, "LEASE_S", 1.0)
 
@@ -197,6 +212,7 @@ def test_a_worker_that_stands_still_beyond_its_lease_is_refused(
         x = trial.suggest_float("x", 0, 1)
         (tmp_path / "running").touch()
         time.sleep(0.5)
+        trial.report(x, 0)
         return x
 
     still = fork.Process(target=run_worker, args=(spec(5), waits))
@@ -209,6 +225,7 @@ def test_a_worker_that_stands_still_beyond_its_lease_is_refused(
     os.kill(still.pid, signal.SIGCONT)
     still.join()
     assert still.exitcode == 0
+    assert "trial ended too late" in capfd.readouterr().err
     assert states(spec(5)) == {"COMPLETE": 5, "FAIL": 1}
     (lost,) = [t for t in open_study(spec(5), PostgresStorage()).trials if t.state == TrialState.FAIL]
     assert lost.user_attrs["cause"] == "worker lost"

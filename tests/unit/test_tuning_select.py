@@ -40,8 +40,8 @@ def pruned() -> FrozenTrial:
     return create_trial(state=TrialState.PRUNED)
 
 
-def failed(error: str = "ValueError: no", cause: str = "raised") -> FrozenTrial:
-    return create_trial(state=TrialState.FAIL, user_attrs={"error": error, "cause": cause})
+def failed(error: str = "ValueError: no", cause: str = "raised", **attrs: int) -> FrozenTrial:
+    return create_trial(state=TrialState.FAIL, user_attrs={"error": error, "cause": cause, **attrs})
 
 
 def stored(trials: Sequence[FrozenTrial], directions: Sequence[str] = ("maximize",)) -> InMemoryStorage:
@@ -142,8 +142,10 @@ def test_a_study_that_ran_out_of_time_fails_with_another_remedy() -> None:
         select(spec(), stored([]))
 
 
-def test_a_study_stops_at_its_failures_but_not_for_interruptions() -> None:
-    trials = numbered([failed(), failed(cause="interrupted"), failed(cause="worker lost"), complete(1.0)])
+def test_a_study_stops_at_its_failures_but_not_for_what_befell_its_workers() -> None:
+    befell = [failed(cause="interrupted"), failed(cause="worker lost"), failed(cause="worker lost")]
+    twice = failed(cause="worker lost", rerun_of=1)
+    trials = numbered([failed(), *befell, twice, complete(1.0)])
     assert reason_to_stop(spec(max_failures=2), trials, 0) == "stopped after 2 failures"
     assert reason_to_stop(spec(max_failures=3), trials, 0) == ""
 

@@ -1,0 +1,27 @@
+"""Log records as lines: the event, and what it is about."""
+
+from __future__ import annotations
+
+import logging
+
+_STANDARD = logging.makeLogRecord({}).__dict__.keys()
+
+
+class EventFormatter(logging.Formatter):
+    """`warm start mapped trial=3 changes='C 50 → 30'`: the message, then the record's `extra` fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message, *trace = super().format(record).split("\n")
+        about = [f"{key}={value!r}" for key, value in vars(record).items() if key not in (*_STANDARD, "message")]
+        return "\n".join([" ".join([message, *about]), *trace])
+
+
+def show_logs() -> None:
+    """Show what Evertune logs on standard error, from INFO on; for a process that runs a step or a worker."""
+    logger = logging.getLogger("shared")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(EventFormatter())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
