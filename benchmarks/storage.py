@@ -126,6 +126,8 @@ def served(box: Sandbox, storage: str) -> Iterator[str]:
     server = subprocess.Popen((*WORKER, storage, "serve", "0", "0", "0", str(port)), cwd=ROOT, env=box.env)
     try:
         while not listens(port):
+            if server.poll() is not None:
+                raise RuntimeError(f"the server of {storage} failed, as it said above")
             time.sleep(0.1)
         yield str(port)
     finally:

@@ -166,7 +166,7 @@ def earlier_studies(entries: Sequence[LedgerEntry], spec: StudySpec, metric: str
     found = [
         entry
         for entry in sorted(entries, key=lambda entry: entry.updated_at, reverse=True)
-        if entry.state == "done"
+        if entry.outcome  # also of one that goes on
         and entry.variant == spec.variant
         and entry.study != spec.name
         and (_question(entry.study) == _question(spec.name) or asked.items() <= entry.outcome.items())

@@ -193,7 +193,7 @@ def run(trial: FrozenTrial, plan: Plan) -> Outcome:
     from shared.tuning.objective import check_value
     from shared.tuning.replayed import ReplayedTrial
 
-    evaluate, again = evaluation(plan), ReplayedTrial(trial, plan.study.directions)
+    evaluate, again = evaluation(plan), ReplayedTrial(trial, plan.study.directions, plan.study.guard)
     try:
         values = check_value(evaluate(again), len(plan.study.directions))
     except TrialPruned:

@@ -7,6 +7,7 @@ shared.tuning.child FD` is the child: it hears and tells by the file descriptor.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import signal
@@ -19,7 +20,7 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.domain import StudySpec
 from shared.errors import StudyFailed
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # How long a child may take to tell that its trial was interrupted.
 LEAVE_S = 5.0
+# How often the worker looks whether the child still lives.
+LOOK_S = 0.5
 
 
 def run_worker_in_child(
@@ -47,7 +50,7 @@ def run_worker_in_child(
     make: gives the function to optimize, in the child; it is pickled.
 
     Raises:
-        StudyFailed: the child died while it ran no trial.
+        StudyFailed: a child died before its first trial.
         Exception: what `run_worker` raises.
     """
     started, began_s, trials, error = time.perf_counter(), cpu_s(), 0, ""
@@ -59,7 +62,8 @@ def run_worker_in_child(
             if isinstance(ended, WorkerStats):
                 break
             error = ended[1]
-            _fail(spec, owner, child.trial_id, *ended)
+            if child.trial_id >= 0:
+                _fail(spec, owner, child.trial_id, *ended)
     return replace(ended, trials=trials, cpu_s=cpu_s() - began_s, last_error=ended.last_error or error)
 
 
@@ -74,20 +78,19 @@ class _Child:
         self._line, its = Pipe()
         command = (sys.executable, "-m", "shared.tuning.child", str(its.fileno()))
         env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._process = subprocess.Popen(command, env=env, pass_fds=[its.fileno()])
+        self._process = subprocess.Popen(command, env=env, pass_fds=[its.fileno()], process_group=0)
         its.close()
         self._line.send((spec, make, worker, owner, elapsed_s))
 
     def wait(self) -> WorkerStats | tuple[str, str]:
         """What the worker did; or cause and error of the trial on which its process ended."""
         while True:
-            limit_s = self._limit_s if self.trial_id >= 0 else None
-            if not self._line.poll(limit_s):
-                return "timed out", f"the trial ran longer than `trial_timeout_s`, {limit_s:g} s"
             try:
-                told = self._line.recv()
+                told = self._hear()
             except EOFError:
                 return self._died()
+            if told is None:
+                return "timed out", f"the trial ran longer than `trial_timeout_s`, {self._limit_s:g} s"
             if isinstance(told, BaseException):
                 raise told
             if isinstance(told, WorkerStats):
@@ -95,12 +98,26 @@ class _Child:
             self.trial_id = told
             self.trials += told >= 0
 
+    def _hear(self) -> Any:
+        """What the child tells next; None where a trial runs over.
+
+        Raises:
+            EOFError: it has died. Processes that a trial left behind may hold its end of the line open.
+        """
+        deadline = time.monotonic() + self._limit_s if self._limit_s and self.trial_id >= 0 else math.inf
+        while not self._line.poll(min(LOOK_S, max(0.0, deadline - time.monotonic()))):
+            if self._process.poll() is not None and not self._line.poll():
+                raise EOFError
+            if time.monotonic() > deadline:
+                return None
+        return self._line.recv()
+
     def _died(self) -> tuple[str, str]:
         code = self._process.wait()
-        if self.trial_id < 0:
+        if not self.trials:
             raise StudyFailed(
-                f"a worker's process must run until the study ends, but it ended with exit code {code} while it ran no "
-                "trial; see its log above, and run the flow again"
+                f"a worker's process must run until the study ends, but it ended with exit code {code} before its "
+                "first trial; see its log above, and run the flow again"
             )
         return "process died", f"the trial's process ended with exit code {code} (-9: killed, often for want of memory)"
 
@@ -113,7 +130,8 @@ class _Child:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(LEAVE_S)
-        self._process.kill()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # and what its trial has started
         self._process.wait()
         self._line.close()  # not before: a child whose worker has gone ends its trial by itself
 

@@ -19,6 +19,14 @@ def guarded(study: Study, metrics: Sequence[str], guard: str | None) -> Study:
     return GuardedStudy(study, None if guard is None else metrics.index(guard))
 
 
+def no_guard(n_directions: int) -> ObjectiveError:
+    """What is told of a trial that reports, where no guard says which of its values."""
+    return ObjectiveError(
+        f"`trial.report` takes one value, but the trial has {n_directions}; say in the config which one it reports: "
+        'metrics = ["accuracy", "size_mb"], guard = "accuracy"'
+    )
+
+
 class GuardedStudy(Study):
     """A study of several directions, whose `direction` is the guard's.
 
@@ -50,12 +58,13 @@ class GuardedTrial(Trial):
 
         Raises:
             ObjectiveError: the study has no guard.
+            ValueError: the step is negative.
         """
         if self.study.guard is None:
-            raise ObjectiveError(
-                f"`trial.report` takes one value, but the trial has {len(self.study.directions)}; say in the "
-                'config which one it reports: metrics = ["accuracy", "size_mb"], guard = "accuracy"'
-            )
+            raise no_guard(len(self.study.directions))
+        step = int(step)
+        if step < 0:
+            raise ValueError(f"a step is 0 or more, but is {step}")
         reported = self._cached_frozen_trial.intermediate_values
         if step not in reported:
             reported[step] = float(value)

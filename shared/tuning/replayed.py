@@ -11,6 +11,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from shared.domain import Direction
 from shared.errors import ObjectiveError
+from shared.tuning.guarded import no_guard
 
 
 class ReplayedTrial(FixedTrial):
@@ -19,14 +20,17 @@ class ReplayedTrial(FixedTrial):
     reports: the value that was reported first at each step. study: an empty one of the same directions.
     """
 
-    def __init__(self, recorded: FrozenTrial, directions: Sequence[Direction]) -> None:
+    def __init__(self, recorded: FrozenTrial, directions: Sequence[Direction], guard: str | None = None) -> None:
         super().__init__(dict(recorded.params), recorded.number)
         self.study = optuna.create_study(directions=list(directions))
         self.reports: dict[int, float] = {}
+        self._reports = len(directions) == 1 or guard is not None
         pruned = recorded.state == TrialState.PRUNED
         self._pruned_at = max(recorded.intermediate_values, default=None) if pruned else None
 
     def report(self, value: float, step: int) -> None:
+        if not self._reports:
+            raise no_guard(len(self.study.directions))
         self.reports.setdefault(int(step), float(value))
 
     def should_prune(self) -> bool:

@@ -7,11 +7,11 @@ data. None of its trials is written into the new study: the sampler sees them be
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from shared.domain import StudySpec
@@ -55,8 +55,9 @@ class TransferSampler(BaseSampler):
         """
         trials = study.get_trials(deepcopy=False)
         known = [_origin(trial.user_attrs[WARM_START]) for trial in trials if WARM_START in trial.user_attrs]
-        most = (self._spec.n_trials + 1) // 2 if self._learns else self._spec.n_trials
-        starts = [start for start in warm_starts(self.sources)[:most] if _origin(start) not in known]
+        room = self._spec.n_trials - sum(trial.state.name in FINISHED for trial in trials)
+        most = (room + 1) // 2 if self._learns else room
+        starts = [start for start in warm_starts(self.sources)[: max(most, 0)] if _origin(start) not in known]
         for place, start in enumerate(starts):
             if place and self._learns:
                 study.enqueue_trial({})
@@ -65,14 +66,13 @@ class TransferSampler(BaseSampler):
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         if WARM_START in trial.user_attrs:
             return {}
-        return self.sampler.infer_relative_search_space(self._seen(study, trial), trial)
+        return self.sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if WARM_START in trial.user_attrs:
-            return {}
-        return self.sampler.sample_relative(self._seen(study, trial), trial, search_space)
+        drawn = self.sampler.sample_relative(self._seen(study, trial, search_space), trial, search_space)
+        return {} if WARM_START in trial.user_attrs else drawn
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -81,7 +81,10 @@ class TransferSampler(BaseSampler):
         try:
             return nearest(start["params"][param_name], param_distribution)
         except (KeyError, ValueError):
-            return self.sampler.sample_independent(self._seen(study, trial), trial, param_name, param_distribution)
+            is_off = WARM_START in trial.user_attrs and not self._learns  # a warm start is no point of a grid
+            sampler = RandomSampler(self._spec.seed + trial.number) if is_off else self.sampler
+            seen = self._seen(study, trial, [param_name])
+            return sampler.sample_independent(seen, trial, param_name, param_distribution)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self.sampler.before_trial(study, trial)
@@ -102,19 +105,25 @@ class TransferSampler(BaseSampler):
     def _learns(self) -> bool:
         return type(self.sampler).__name__ in LEARNING
 
-    def _seen(self, study: optuna.Study, trial: FrozenTrial) -> Any:
-        """The study as the sampler sees it. What it sees of others is decided once per trial."""
+    def _seen(self, study: optuna.Study, trial: FrozenTrial, names: Collection[str] = ()) -> Any:
+        """The study as the sampler sees it, with those trials of others that have the parameters of these names.
+
+        What it sees of others is decided once per trial.
+        """
         if not self._learns:
             return study
         if trial.number != self._seen_by:
             self._seen_by, self._foreign = trial.number, self._shared(study)
-        return _Seen(study, self._foreign) if self._foreign else study
+        foreign = [t for t in self._foreign if set(names) <= t.params.keys()]
+        return _Seen(study, foreign) if foreign else study
 
     def _shared(self, study: optuna.Study) -> list[FrozenTrial]:
         trials = study.get_trials(deepcopy=False)
         space = {name: distribution for t in trials for name, distribution in t.distributions.items()}
         own = scored(trials, len(study.directions))
-        found = [t for source in reversed(self.sources) for t in source.shared(own, space)]
+        shared = [t for source in reversed(self.sources) for t in source.shared(own, space)]
+        constrained = {frozenset(t.constraints) for t in own}
+        found = [t for t in shared if frozenset(t.constraints) in constrained]
         for place, t in enumerate(found):
             t.number = place - len(found)  # before all of the study's own
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import FrozenTrial
@@ -95,6 +96,17 @@ def test_without_a_guard_nothing_is_pruned_and_a_report_is_told_the_key() -> Non
     run_worker(plain, unguarded)
     assert Counter(trial.state.name for trial in trials(plain)) == {"COMPLETE": 2, "FAIL": 1}
     assert 'guard = "accuracy"' in trials(plain)[0].user_attrs["error"]
+
+
+def test_steps_may_be_numpy_s_and_are_not_negative() -> None:
+    def reports(trial: optuna.Trial) -> tuple[float, float]:
+        for step in np.arange(2):
+            trial.report(1.0, step)
+        with pytest.raises(ValueError, match="0 or more, but is -1"):
+            trial.report(1.0, -1)
+        return 1.0, 1.0
+
+    assert run_worker(spec(n_trials=1), reports).last_error == ""
 
 
 def test_the_result_and_the_card_cope_with_pruned_trials() -> None:

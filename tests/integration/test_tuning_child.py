@@ -40,10 +40,16 @@ def make(folder, what):
     def evaluate(trial):
         x = trial.suggest_float("x", -1, 1)
         trial.set_user_attr("pid", os.getpid())
-        if trial.number in (1, 3) and what in ("sleeps", "hangs", "dies"):
+        if trial.number in (1, 3) and what in ("sleeps", "hangs", "dies", "leaves others"):
             time.sleep(0.1)
             (Path(folder) / "running").write_text(str(os.getpid()))
-            if what == "dies":
+            if what == "leaves others":
+                import subprocess
+                left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False)
+                (Path(folder) / "left").write_text(str(left.pid))
+                if os.fork() == 0:  # holds all that the process has open
+                    time.sleep(600)
+            if what in ("dies", "leaves others"):
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(600)
         return x ** 2
@@ -108,6 +114,17 @@ def test_a_trial_whose_process_dies_costs_that_trial(objective: Callable[[str], 
     assert states()["COMPLETE"] == 3
 
 
+def test_what_a_trial_has_started_ends_with_it(objective: Callable[[str], Any], tmp_path: Path) -> None:
+    unlimited = timed(n_trials=3).model_copy(update={"trial_timeout_s": 600.0})
+    run_worker_in_child(unlimited, objective("leaves others"))
+    assert {trial.user_attrs["cause"] for trial in trials() if trial.state.name == "FAIL"} == {"process died"}
+    left = int((tmp_path / "left").read_text())
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(left) and psutil.Process(left).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.05)
+
+
 def test_the_study_s_time_counts_over_all_children(objective: Callable[[str], Any]) -> None:
     stats = run_worker_in_child(timed(timeout_s=3.1), objective("sleeps"))
     assert stats.stopped == "timed out after 3.1 s"
@@ -117,7 +134,7 @@ def test_the_study_s_time_counts_over_all_children(objective: Callable[[str], An
 def test_what_the_child_can_t_do_is_raised_by_the_worker(objective: Callable[[str], Any]) -> None:
     with pytest.raises(ObjectiveError, match="no such function"):
         run_worker_in_child(timed(), objective("broken"))
-    with pytest.raises(StudyFailed, match="exit code 3 while it ran no trial"):
+    with pytest.raises(StudyFailed, match="exit code 3 before its first trial"):
         run_worker_in_child(timed(), objective("dead"))
 
 

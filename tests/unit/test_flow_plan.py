@@ -128,10 +128,14 @@ def test_studies_to_learn_from_are_of_the_same_question_first_and_then_the_newes
     assert len(earlier_studies([same, edited, newer, newer], spec(), "accuracy")) == 3
 
 
+def test_a_study_that_is_tuned_on_still_teaches_what_it_had() -> None:
+    assert [found.study for found in earlier_studies([entry(state="open")], spec(), "accuracy")] == [entry().study]
+
+
 @pytest.mark.parametrize(
     ("other", "why"),
     [
-        (entry(state="failed"), "it isn't done"),
+        (entry(outcome={}), "it has never ended"),
         (entry(variant="deep"), "another variant"),
         (entry(study="toy/classical/new/1"), "it is the study itself"),
         (entry(study="toy/classical/old/2", outcome=entry().outcome | {"metric": "f1"}), "edited, another metric"),

@@ -278,3 +278,51 @@ def test_a_study_learns_from_several_earlier_ones_the_nearest_first() -> None:
     assert [(t.study, t.trials) for t in found] == [("old", 20), ("older", 20)]
     assert all(t.state == TrialState.COMPLETE for t in study.trials)
     assert len(sources(spec(earlier=both), storage)) == 2
+
+
+def deeper(trial: optuna.Trial) -> float:
+    return bowl(trial) - trial.suggest_float("z", 0, 1) ** 2
+
+
+def test_a_gaussian_process_sees_of_an_edited_objective_what_has_all_parameters(storage: InMemoryStorage) -> None:
+    study = tune(
+        spec(n_trials=14, sampler=StrategySpec(name="GPSampler"), **old(same_objective=False)), deeper, storage
+    )
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+
+
+def test_a_constraint_that_is_new_leaves_earlier_trials_out(storage: InMemoryStorage) -> None:
+    def constrained(trial: optuna.Trial) -> float:
+        value = bowl(trial)
+        trial.set_constraint("x", trial.params["x"] - 0.9)
+        return value
+
+    study = tune(spec(n_trials=14, sampler=StrategySpec(name="GPSampler"), **old()), constrained, storage)
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+
+
+def test_a_resumed_study_searches_all_parameters_that_its_own_trials_have(storage: InMemoryStorage) -> None:
+    after_edit = spec(n_trials=8, sampler=StrategySpec(), **old(same_objective=False))
+    tune(after_edit, deeper, storage)
+    resumed = open_study(after_edit, storage)
+    for _ in range(2):
+        frozen = resumed.ask()._get_latest_trial()
+        assert resumed.sampler.infer_relative_search_space(resumed, frozen).keys() == {"x", "y", "z"}
+
+
+def test_a_warm_start_that_lacks_a_parameter_of_a_grid_draws_it(storage: InMemoryStorage) -> None:
+    grid = {"search_space": {"x": [0.1, 0.9], "y": [0.2, 0.8], "z": [0.0, 1.0]}}
+    changed_space = spec(
+        n_trials=6, sampler=StrategySpec(name="GridSampler", options=grid), **old(same_objective=False)
+    )
+    study = tune(changed_space, deeper, storage)
+    assert [is_warm(trial) for trial in study.trials[:3]] == [True] * 3
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+
+
+def test_no_more_warm_starts_are_queued_than_there_is_room_for(storage: InMemoryStorage) -> None:
+    study = tune(spec(n_trials=3), bowl, storage)
+    nearly_done = open_study(spec(n_trials=4, **old()), storage)
+    assert isinstance(nearly_done.sampler, TransferSampler)
+    nearly_done.sampler.enqueue(nearly_done)
+    assert sum(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False)) == 1
