@@ -81,9 +81,9 @@ def auto_pruner(spec: StudySpec) -> BasePruner:
     """By what a trial reports: folds, epochs, or whatever an objective of one's own likes.
 
     Folds: the fold rule. Epochs: successive halving, by which the better half of the trials that got there goes on
-    after 4, 8, 16, … epochs. Else the median rule, which gives up a trial whose best report is worse than the median of
-    the complete ones at that step, from its second report on; a deep one from its fifth on, against five or more trials
-    that got as far. On several directions it needs a guard.
+    after 5, 10, 20, … epochs. Else the median rule, which gives up a trial whose best report is worse than the median
+    of the complete ones at that step, from its second report on; a deep one from its fifth on, against five or more
+    trials that got as far. On several directions it needs a guard.
     """
     from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 
@@ -94,7 +94,7 @@ def auto_pruner(spec: StudySpec) -> BasePruner:
     if spec.steps == "fold":
         return OncePerTrial(FoldPruner())
     if spec.steps == "epoch":
-        return SuccessiveHalvingPruner(min_resource=4, reduction_factor=2)
+        return SuccessiveHalvingPruner(min_resource=5, reduction_factor=2)
     if spec.variant == "deep":
         return MedianPruner(n_warmup_steps=4, n_min_trials=5)
     return OncePerTrial(MedianPruner(n_warmup_steps=1))
