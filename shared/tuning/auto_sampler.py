@@ -11,6 +11,8 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from shared.tuning.expected import expected, value_of
+
 if TYPE_CHECKING:
     import optuna
 
@@ -39,15 +41,15 @@ def common_space(trials: Sequence[FrozenTrial]) -> Mapping[str, BaseDistribution
     if sum(trial.state != TrialState.FAIL for trial in trials) < STARTUP:
         return None
     first = trials[0].distributions
-    seen = all(_value(trial) is not None and not trial.constraints for trial in trials)
+    seen = all(not math.isnan(value_of(trial)) and not trial.constraints for trial in trials)
     return first if seen and all(trial.distributions == first for trial in trials) else None
 
 
 class AutoSampler(BaseSampler):
     """The sampler that `choose` names, for each trial anew, by what the trials before it show.
 
-    A pruned trial counts for the Gaussian process by its last report. Optuna's leaves pruned trials out, so that it
-    suggests the same again, which is pruned again, until the budget is full.
+    A pruned trial counts for the Gaussian process by what it would have come to. Optuna's leaves pruned trials out, so
+    that it suggests the same again, which is pruned again, until the budget is full.
     """
 
     def __init__(self, budget: int, seed: int) -> None:
@@ -83,7 +85,7 @@ class AutoSampler(BaseSampler):
 
 
 class _PrunedCounted:
-    """What the Gaussian process asks a study for; pruned trials are complete, their values the last reports."""
+    """What the Gaussian process asks a study for; pruned trials are complete, with what they would have come to."""
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
@@ -94,7 +96,7 @@ class _PrunedCounted:
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
         del deepcopy, use_cache
-        trials = map(_completed, self._study.get_trials(deepcopy=False))
+        trials = map(_completed, expected(self._study.get_trials(deepcopy=False)))
         return [trial for trial in trials if states is None or trial.state in states]
 
 
@@ -103,16 +105,8 @@ def _pruned_counted(study: optuna.Study) -> optuna.Study:
 
 
 def _completed(trial: FrozenTrial) -> FrozenTrial:
-    value = _value(trial)
-    if trial.state != TrialState.PRUNED or value is None:
+    if trial.state != TrialState.PRUNED or math.isnan(value_of(trial)):
         return trial
     completed = copy.copy(trial)
-    completed.state, completed.value = TrialState.COMPLETE, value
+    completed.state = TrialState.COMPLETE
     return completed
-
-
-def _value(trial: FrozenTrial) -> float | None:
-    """The value of a trial in its first direction, or its last report; None if it has neither."""
-    reports = trial.intermediate_values
-    value = trial.values[0] if trial.values else reports[max(reports)] if reports else math.nan
-    return None if trial.state == TrialState.FAIL or math.isnan(value) else value

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from shared.domain import EarlierStudy, StudySpec, Transfer, TrialSummary
+from shared.tuning.expected import expected, value_of
 from shared.tuning.mapping import shown_in
 from shared.tuning.neighbors import distances, distinct, encode, space_of
 from shared.tuning.stopping import FINISHED
@@ -28,11 +30,12 @@ N_CANDIDATES = 10
 N_WARM_STARTS = 3
 LEAST_DISTANCE = 0.2
 MOST_SHARED = 200  # trials of a study; a sampler's time grows with them
+MOST_JUDGED = 500  # trials of a study, to tell whether a ranking holds: that takes all pairs of them
 
 
 @dataclass(frozen=True)
 class Source:
-    """An earlier study: its complete trials, best first, then the pruned ones that have a value, their last report.
+    """An earlier study: its complete trials, best first, then the pruned ones with what they would have come to.
 
     Those that the ledger has, where it was deleted (`gone`).
     """
@@ -46,15 +49,19 @@ class Source:
         """Values of the trials here that are nearest to those of the new study: `(n_trials, n_directions)`."""
         new = [trial for trial in own if trial.number not in self._expected]
         if new:
-            space = space_of([*self.trials, *new])
-            closest = distances(encode(new, space), encode(self.trials, space), space).argmin(axis=1)
-            values = values_of(self.trials)[closest]
+            space = space_of([*self._judged, *new])
+            closest = distances(encode(new, space), encode(self._judged, space), space).argmin(axis=1)
+            values = values_of(self._judged)[closest]
             self._expected.update((trial.number, found) for trial, found in zip(new, values, strict=True))
         return np.array([self._expected[trial.number] for trial in own])
 
+    @cached_property
+    def _judged(self) -> list[FrozenTrial]:
+        return evenly(self.trials, MOST_JUDGED)
+
     def weight(self, own: Sequence[FrozenTrial]) -> float:
         """How well its ranking holds for the scored trials of the new study, from 0 to 1."""
-        return ranking_holds(self.expected(own), values_of(own)) if own else 0.0
+        return ranking_holds(self.expected(own), values_of(own)) if own and self.trials else 0.0
 
     def shared(self, own: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
         """A share of its trials as large as its weight, evenly over the ranks, as trials of the new study.
@@ -66,8 +73,7 @@ class Source:
         if not n:
             return []
         moved = np.median(values_of(own) - self.expected(own), axis=0)
-        places = np.linspace(0, len(self.trials) - 1, n).round().astype(int)
-        taken = [shown_in(self.trials[i], space, trusted=self.about.same_objective) for i in places]
+        taken = [shown_in(trial, space, trusted=self.about.same_objective) for trial in evenly(self.trials, n)]
         return [_moved(trial, moved) for trial in taken if trial is not None]
 
 
@@ -90,22 +96,28 @@ def kendall(a: np.ndarray, b: np.ndarray) -> float:
     return float(same.sum() / (n * (n - 1)))
 
 
-def scored(trials: Sequence[FrozenTrial], n_directions: int) -> list[FrozenTrial]:
-    """Those with a value per direction: the complete ones, and with one direction pruned ones by their last report."""
-    finished = [(trial, _values(trial)) for trial in trials if trial.state.name in FINISHED]
-    return [trial for trial, values in finished if len(values) == n_directions and all(map(math.isfinite, values))]
+def evenly(trials: Sequence[FrozenTrial], most: int) -> list[FrozenTrial]:
+    """At most so many of the trials, evenly over their order."""
+    return [trials[i] for i in np.linspace(0, len(trials) - 1, min(most, len(trials))).round().astype(int)]
+
+
+def scored(trials: Sequence[FrozenTrial], n_directions: int, most: int | None = MOST_JUDGED) -> list[FrozenTrial]:
+    """The newest trials with a value per direction, in the order of their numbers; None: all of them.
+
+    The complete ones, and with one direction pruned ones, with what they would have come to.
+    """
+    newest = islice((trial for trial in reversed(trials) if _is_scored(trial, n_directions)), most)
+    return expected(list(newest)[::-1])
 
 
 def values_of(trials: Sequence[FrozenTrial]) -> np.ndarray:
-    """`(n_trials, n_directions)`"""
-    return np.array([_values(trial) for trial in trials])
+    """Of scored trials: `(n_trials, n_directions)`"""
+    return np.array([trial.values for trial in trials])
 
 
-def _values(trial: FrozenTrial) -> list[float]:
-    if trial.values is not None:
-        return list(trial.values)
-    reports = trial.intermediate_values
-    return [reports[max(reports)] if reports else math.nan]
+def _is_scored(trial: FrozenTrial, n_directions: int) -> bool:
+    values = [value_of(trial)] if n_directions == 1 and _is_pruned(trial) else trial.values or ()
+    return trial.state.name in FINISHED and len(values) == n_directions and all(map(math.isfinite, values))
 
 
 def _moved(trial: FrozenTrial, by: np.ndarray) -> FrozenTrial:
@@ -121,27 +133,19 @@ def sources(spec: StudySpec, storage: BaseStorage) -> list[Source]:
 def _source(about: EarlierStudy, spec: StudySpec, storage: BaseStorage) -> Source:
     try:
         study_id = storage.get_study_id_from_name(about.study)
-        trials = scored(storage.get_all_trials(study_id, deepcopy=False), len(spec.directions))
+        trials = scored(storage.get_all_trials(study_id, deepcopy=False), len(spec.directions), most=None)
     except KeyError:
         trials = []
     if not trials:
         logger.info("earlier study is gone", extra={"study": spec.name, "earlier": about.study})
     sign = -1 if spec.directions[0] == "maximize" else 1
-    ranked = sorted(map(_valued, trials), key=lambda t: (_is_pruned(t), _infeasibility(t), sign * t.values[0]))
-    return Source(about, ranked or [_remembered(trial) for trial in about.top], gone=not trials)
+    ranked = sorted(trials, key=lambda t: (_is_pruned(t), _infeasibility(t), sign * t.values[0]))
+    remembered = [_remembered(trial) for trial in about.top if all(map(math.isfinite, trial.values))]
+    return Source(about, ranked or remembered, gone=not trials)
 
 
 def _is_pruned(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.PRUNED
-
-
-def _valued(trial: FrozenTrial) -> FrozenTrial:
-    """The trial; a pruned one as a copy whose value is its last report."""
-    if not _is_pruned(trial):
-        return trial
-    valued = copy.copy(trial)
-    valued.values = _values(trial)
-    return valued
 
 
 def _infeasibility(trial: FrozenTrial) -> float:

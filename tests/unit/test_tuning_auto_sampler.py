@@ -12,7 +12,8 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from shared.tuning.auto_sampler import AutoSampler, choose, common_space
+from shared.tuning.auto_sampler import AutoSampler, _pruned_counted, choose, common_space
+from shared.tuning.pruning import FoldPruner
 
 FLOATS: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1), "C": FloatDistribution(1e-3, 1e3, log=True)}
 INTS: dict[str, BaseDistribution] = {"depth": IntDistribution(1, 9)}
@@ -113,6 +114,31 @@ def test_what_was_pruned_isnt_suggested_again() -> None:
 
     assert near_the_last(optuna.samplers.GPSampler(seed=1)) > 5, "Optuna's own is stuck"
     assert near_the_last(AutoSampler(30, seed=1)) < 5
+
+
+EASY_FIRST = (0.4, -0.1, -0.1, -0.1, -0.1)  # what the folds differ from their mean
+
+
+def folded(trial: optuna.Trial) -> float:
+    value, reported = -bowl(trial), 0.0
+    for fold in range(len(EASY_FIRST)):
+        reported = value + sum(EASY_FIRST[: fold + 1]) / (fold + 1)
+        trial.report(reported, fold)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return reported
+
+
+def test_the_gaussian_process_sees_a_pruned_trial_as_what_it_would_have_come_to() -> None:
+    study = optuna.create_study(direction="maximize", pruner=FoldPruner())
+    study.optimize(folded, n_trials=30)
+    pruned = {t.number for t in study.trials if t.state == TrialState.PRUNED}
+    assert max(study.trials[number].value or 0 for number in pruned) > study.best_value, "by their first fold"
+    seen = _pruned_counted(study)._get_trials()
+    assert {t.state for t in seen} == {TrialState.COMPLETE}
+    for t in seen:
+        assert t.value == pytest.approx(-((t.params["x"] - 0.3) ** 2) - (t.params["y"] - 0.6) ** 2)
+    assert {t.number for t in study.trials if t.state == TrialState.PRUNED} == pruned, "the study is as it was"
 
 
 def test_torch_is_imported_only_where_the_gaussian_process_is_chosen() -> None:

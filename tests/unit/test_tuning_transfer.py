@@ -10,11 +10,22 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from shared.domain import EarlierStudy, StrategySpec, StudySpec, TrialSummary
-from shared.tuning.earlier import kendall, ranking_holds, sources, transfers, warm_starts
+from shared.tuning.earlier import (
+    MOST_JUDGED,
+    Source,
+    kendall,
+    ranking_holds,
+    scored,
+    sources,
+    transfers,
+    values_of,
+    warm_starts,
+)
 from shared.tuning.mapping import changed
 from shared.tuning.study import open_study
 from shared.tuning.transfer import TransferSampler
@@ -136,7 +147,7 @@ def test_related_data_lets_the_sampler_see_earlier_trials_and_it_ends_better(sto
     assert study.best_value >= open_study(spec("old"), storage).best_value
 
 
-def test_pruned_trials_tell_how_well_the_ranking_holds_by_their_last_report(storage: InMemoryStorage) -> None:
+def test_pruned_trials_tell_how_well_the_ranking_holds(storage: InMemoryStorage) -> None:
     def pruned(trial: optuna.Trial) -> float:
         trial.report(bowl(trial), 0)
         if trial.number > 2:
@@ -147,6 +158,54 @@ def test_pruned_trials_tell_how_well_the_ranking_holds_by_their_last_report(stor
     complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     all_of_them, without = (transfers(spec(**old()), storage, t)[0].weight for t in (study.trials, complete))
     assert all_of_them not in (0, without)
+
+
+def slope(x: float, number: int = 0, *, given_up: bool = False, level: float = 0.0) -> FrozenTrial:
+    """A trial of value `level + x`, whose first report is 0.4 below."""
+    reports = {0: level + x - 0.4} if given_up else {0: level + x - 0.4, 1: level + x}
+    state = TrialState.PRUNED if given_up else TrialState.COMPLETE
+    space = {"x": FloatDistribution(0, 1)}
+    trial = create_trial(
+        state=state, value=reports[max(reports)], params={"x": x}, distributions=space, intermediate_values=reports
+    )
+    trial.number = number
+    return trial
+
+
+def slopes(n: int, n_given_up: int, level: float = 0.0) -> list[FrozenTrial]:
+    return [slope(x, i, given_up=i < n_given_up, level=level) for i, x in enumerate(np.linspace(0, 1, n))]
+
+
+def test_a_pruned_trial_is_judged_by_its_last_report_and_what_complete_ones_gained_after_it() -> None:
+    assert values_of(scored(slopes(10, 7), 1)).ravel() == pytest.approx(np.linspace(0, 1, 10))
+    assert values_of(scored(slopes(10, 10), 1)).ravel() == pytest.approx(np.linspace(0, 1, 10) - 0.4), "none complete"
+
+
+def test_own_pruned_trials_dont_move_the_level_of_earlier_ones() -> None:
+    source = Source(old()["earlier"][0], slopes(20, 0)[::-1])
+    own = slopes(20, 14, level=5.0)
+    shown = source.shared(scored(own, 1), own[0].distributions)
+    assert [trial.value - trial.params["x"] for trial in shown] == pytest.approx([5.0] * len(shown))
+    assert len(shown) > 10
+
+
+def test_trials_that_an_earlier_study_pruned_are_shared_as_what_they_would_have_come_to() -> None:
+    storage = InMemoryStorage()
+    open_study(spec("old"), storage).add_trials(slopes(20, 14))
+    (source,) = sources(spec(**old()), storage)
+    assert [trial.values[0] for trial in source.trials] == pytest.approx([trial.params["x"] for trial in source.trials])
+
+
+def test_of_very_many_trials_the_newest_are_judged_and_of_the_earlier_ones_some_of_each_rank() -> None:
+    storage = InMemoryStorage()
+    open_study(spec("old"), storage).add_trials(slopes(3 * MOST_JUDGED, 0))
+    (source,) = sources(spec(**old()), storage)
+    judged = [trial.values[0] for trial in source._judged]
+    assert len(source.trials) == 3 * MOST_JUDGED
+    assert (len(judged), judged[0], judged[-1]) == (MOST_JUDGED, 1.0, 0.0)
+    own = scored(slopes(2 * MOST_JUDGED, 0), 1)
+    assert [trial.number for trial in own] == list(range(MOST_JUDGED, 2 * MOST_JUDGED))
+    assert source.weight(own) > 0.9
 
 
 def test_what_an_earlier_study_gave_up_is_known_as_bad_and_isnt_run_again(storage: InMemoryStorage) -> None:
@@ -164,7 +223,7 @@ def test_what_an_earlier_study_gave_up_is_known_as_bad_and_isnt_run_again(storag
     assert n_complete < 10
     assert [t.state == TrialState.COMPLETE for t in source.trials] == [True] * n_complete + [False] * (30 - n_complete)
     assert {start["trial"] for start in warm_starts(found)} <= {trial.number for trial in source.trials[:n_complete]}
-    shown = source.shared(study.trials, {})
+    shown = source.shared(scored(study.trials, 1), {})
     assert min(trial.values[0] for trial in shown) < source.trials[n_complete - 1].values[0]
     assert {trial.state for trial in shown} == {TrialState.COMPLETE}
 
@@ -252,6 +311,17 @@ def test_of_a_deleted_study_only_what_the_ledger_has_remains() -> None:
     assert [trial.user_attrs["warm_start"]["trial"] for trial in warm] == [7, 1]
     assert [trial.params for trial in warm] == [top[0].params, top[2].params]
     assert transfers(spec(**old(top=top)), storage, study.trials)[0].trials == 0
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf"), float("-inf")])
+def test_what_the_ledger_has_without_a_finite_value_is_left_out(lost: float) -> None:
+    values = ((lost,), (0.8,))
+    top = tuple(TrialSummary(number=i, values=v, params={"x": 0.1 + i / 2, "y": 0.6}) for i, v in enumerate(values))
+    storage = InMemoryStorage()
+    study = tune(spec(**old(top=top)), bowl, storage)
+    assert [t.user_attrs["warm_start"]["trial"] for t in study.trials if is_warm(t)] == [1]
+    none = spec("other", **old(top=top[:1]))
+    assert transfers(none, storage, tune(none, bowl, storage).trials)[0].weight == 0
 
 
 def test_an_infeasible_trial_is_no_better_a_warm_start_for_its_value() -> None:
