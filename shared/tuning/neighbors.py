@@ -37,22 +37,26 @@ def distances(some: np.ndarray, others: np.ndarray, space: Space) -> np.ndarray:
 
     The mean over the parameters that either has; one that only one has counts 1, and so do different choices.
     """
-    gaps = np.abs(some[:, None, :] - others[None, :, :])
-    chosen = np.array([isinstance(d, CategoricalDistribution) for d in space.values()], dtype=bool)
-    gaps = np.where(chosen & (gaps > 0), 1.0, gaps)
-    has, have = ~np.isnan(some)[:, None, :], ~np.isnan(others)[None, :, :]
-    gaps = np.where(has & have, np.minimum(gaps, 1.0), (has ^ have).astype(float))
-    return np.asarray(gaps.sum(axis=2) / np.maximum((has | have).sum(axis=2), 1))
+    total, count = np.zeros((2, len(some), len(others)))
+    for mine, theirs, distribution in zip(some.T, others.T, space.values(), strict=True):
+        has, have = ~np.isnan(mine)[:, None], ~np.isnan(theirs)
+        gaps = np.minimum(np.abs(mine[:, None] - theirs), 1.0)
+        gaps = np.ceil(gaps) if isinstance(distribution, CategoricalDistribution) else gaps
+        total += np.where(has & have, gaps, has ^ have)
+        count += has | have
+    return total / np.maximum(count, 1)
 
 
 def distinct(trials: Sequence[FrozenTrial], n: int, least: float) -> list[FrozenTrial]:
     """The first `n` trials, without those that are nearer than `least` to one before."""
     space = space_of(trials)
-    apart = distances(rows := encode(trials, space), rows, space)
+    rows = encode(trials, space)
     found: list[int] = []
-    for i in range(len(trials)):
-        if len(found) < n and all(apart[i, j] >= least for j in found):
-            found.append(i)
+    left = np.ones(len(trials), dtype=bool)
+    while left.any() and len(found) < n:
+        found.append(place := int(left.argmax()))
+        left &= distances(rows[[place]], rows, space)[0] >= least
+        left[place] = False
     return [trials[i] for i in found]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,28 @@ def test_distinct_configurations_are_apart_and_the_best_is_among_them(found: lis
     assert few[:1] == found[:1]
     assert len(few) <= n
     assert all(distance(a, b) >= 0.2 for i, a in enumerate(few) for b in few[:i])
+
+
+def test_distances_take_no_more_memory_where_there_are_more_parameters() -> None:
+    def peak(n_parameters: int) -> int:
+        space = {f"x{i}": FloatDistribution(0, 1) for i in range(n_parameters)}
+        rows = np.random.default_rng(0).random((200, n_parameters))
+        tracemalloc.start()
+        distances(rows, rows, space)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(20) < 2 * peak(2)
+
+
+def test_distinct_configurations_of_very_many_take_no_matrix_of_all_pairs() -> None:
+    many = [configuration(C=float(c)) for c in np.geomspace(1e-2, 1e2, 2000)]
+    tracemalloc.start()
+    assert len(distinct(many, 3, 0.2)) == 3
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8 * len(many) ** 2 / 4
 
 
 def test_parameters_without_a_distribution_differ_or_not() -> None:
