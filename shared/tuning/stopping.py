@@ -51,7 +51,10 @@ class Stopping:
 
     @property
     def without_improvement(self) -> int:
-        """How many trials have finished after the best one, warm starts aside. Several directions have no best: 0."""
+        """How many trials have finished after the best feasible one, warm starts aside; 0 where there is none.
+
+        Several directions have no best either.
+        """
         if self._best is None or len(self._spec.directions) > 1:
             return 0
         return len(self._finished) - bisect_right(self._finished, self._best[1])
@@ -80,9 +83,13 @@ class Stopping:
     def _count(self, trial: FrozenTrial) -> None:
         if WARM_START not in trial.user_attrs:
             insort(self._finished, trial.number)
-        if trial.state.name == "COMPLETE":
+        if trial.state.name == "COMPLETE" and is_feasible(trial):
             mine = (self._sign * trial.values[0], trial.number)
             self._best = min(self._best or mine, mine)
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    return all(violation <= 0 for violation in trial.constraints.values())
 
 
 def is_failure(trial: FrozenTrial, since: datetime | None) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from statistics import pvariance
 from typing import TYPE_CHECKING
 
+from shared.tuning.stopping import is_feasible
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
@@ -20,13 +22,13 @@ def is_settled(trials: Sequence[FrozenTrial], direction: Direction) -> bool:
     """Whether the bound on what is left to gain is below the error of the best trial's mean over the folds.
 
     The bound is a Gaussian process's (torch: three seconds the first time) over the parameters that all trials have.
-    Not before there are `LEAST_TRIALS` complete trials, nor where trials don't report their folds.
+    Not before there are `LEAST_TRIALS` complete and feasible trials, nor where trials don't report their folds.
     """
     from optuna.search_space import intersection_search_space
     from optuna.study import StudyDirection
     from optuna.terminator import RegretBoundEvaluator
 
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE" and is_feasible(trial)]
     if len(complete) < LEAST_TRIALS or not intersection_search_space(complete):
         return False
     best = (max if direction == "maximize" else min)(complete, key=lambda trial: trial.values[0])

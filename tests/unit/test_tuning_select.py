@@ -170,6 +170,14 @@ def test_a_study_stops_without_improvement_if_it_is_to() -> None:
     assert reason_to_stop(spec(patience=0), trials, 0) == ""
 
 
+def test_an_infeasible_trial_is_no_improvement() -> None:
+    broken, kept = complete(9.0, constraints={"size": 0.5}), complete(1.0, constraints={"size": -0.5})
+    trials = numbered([broken, kept, complete(2.0), complete(0.0)])
+    assert reason_to_stop(spec(patience=2), trials, 0) == ""
+    assert reason_to_stop(spec(patience=1), trials, 0) != ""
+    assert reason_to_stop(spec(patience=1), numbered([broken, broken]), 0) == "", "there is no best yet"
+
+
 @given(st.lists(st.integers(0, 5), max_size=12))
 def test_as_many_trials_are_without_improvement_as_follow_the_first_best(values: list[int]) -> None:
     expected = len(values) - 1 - values.index(max(values)) if values else 0

@@ -61,6 +61,13 @@ def test_a_study_is_settled_where_the_folds_differ_more_than_there_is_to_gain() 
     assert not is_settled(study(noise=9.0, n=LEAST_TRIALS - 1), "maximize"), "too few to tell"
 
 
+def test_an_infeasible_trial_tells_nothing_of_what_is_left_to_gain() -> None:
+    trials = study(noise=9.0)
+    assert is_settled(trials, "maximize")
+    trials[-1].set_constraint("size", 1.0)
+    assert not is_settled(trials, "maximize"), "one too few is feasible"
+
+
 def test_a_study_stops_when_it_is_settled_and_only_if_asked_to() -> None:
     assert Stopping(spec()).reason(study(noise=9.0), 0.0) == WHY
     assert Stopping(spec(terminator=False)).reason(study(noise=9.0), 0.0) == ""
