@@ -30,7 +30,7 @@ COLUMNS = (
     f"warm, after {QUARTER}", "median of the warm at it", "regret, warm / cold",
 )  # fmt: skip
 NOTES = (
-    f"Cold: {TRIALS} trials of TPE on the new data. Warm: the same after a study of {TRIALS} trials on the old data.",
+    f"Cold: {TRIALS} trials of `auto` on the new data. Warm: the same after a study of {TRIALS} trials on the old one.",
     "Level: the median of the cold studies' best values less their standard deviation over the seeds. Trials to it: "
     f"median (quartiles), {TRIALS + 1} where it isn't reached.",
     f"Two readings of a warm study with {QUARTER} trials that ends no worse than a cold one with {TRIALS}: the share "
@@ -163,7 +163,7 @@ def spec(name: str, seed: int, *earlier: str) -> StudySpec:
         directions=("maximize",),
         n_trials=TRIALS,
         seed=seed,
-        sampler=StrategySpec(name="TPESampler"),
+        pruner=StrategySpec(name="NopPruner"),
         earlier=tuple(EarlierStudy(study=e, fingerprint=e, same_objective=True, top=()) for e in earlier),
     )
 
