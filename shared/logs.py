@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 _STANDARD = logging.makeLogRecord({}).__dict__.keys()
 
@@ -16,11 +17,18 @@ class EventFormatter(logging.Formatter):
         return "\n".join([" ".join([message, *about]), *trace])
 
 
+class _StandardError(logging.Handler):
+    """Whatever standard error is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
 def show_logs() -> None:
     """Show what Evertune logs on standard error, from INFO on; for a process that runs a step or a worker."""
     logger = logging.getLogger("shared")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _StandardError()
         handler.setFormatter(EventFormatter())
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

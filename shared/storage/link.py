@@ -57,9 +57,10 @@ class Link:
                 except (errors.DeadlockDetected, errors.SerializationFailure):
                     continue  # it was rolled back
                 except (psycopg.OperationalError, ServiceError) as err:
-                    if not self._is_lost():
+                    interruption = _interruption(err)
+                    if interruption or not self._is_lost():
                         self._drop_unless_idle()
-                        raise (_interruption(err) or err) from None
+                        raise (interruption or err) from None
                     self._check_away(err)
                 except BaseException:  # a signal's, in the middle of a statement
                     self._drop_unless_idle()
@@ -137,7 +138,7 @@ class Link:
 
 def _interruption(err: Exception) -> BaseException | None:
     """What a signal raised in the middle of a statement, where psycopg only complains about that middle."""
-    found = err.__context__
+    found = err.__context__ if isinstance(err, psycopg.Error) else None
     return None if isinstance(found, psycopg.Error) else found
 
 

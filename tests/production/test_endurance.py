@@ -23,6 +23,7 @@ import pytest
 from optuna.trial import TrialState
 
 from shared.domain import StrategySpec, StudySpec
+from shared.logs import show_logs
 from shared.settings import settings
 from shared.storage import PostgresStorage, leases
 from shared.storage.database import connect
@@ -215,7 +216,11 @@ def test_a_worker_that_stands_still_beyond_its_lease_is_refused(
         trial.report(x, 0)
         return x
 
-    still = fork.Process(target=run_worker, args=(spec(5), waits))
+    def run() -> None:
+        show_logs()
+        run_worker(spec(5), waits)
+
+    still = fork.Process(target=run)
     still.start()
     while not (tmp_path / "running").exists():
         time.sleep(0.01)
