@@ -8,16 +8,18 @@ import typer
 from benchmarks import chain, engine, overhead, pruning, quality, retune, samplers, storage
 from benchmarks.report import keep, show
 
-
-class Part(StrEnum):
-    overhead = "overhead"
-    chain = "chain"
-    quality = "quality"
-    engine = "engine"
-    storage = "storage"
-    pruning = "pruning"
-    samplers = "samplers"
-    retune = "retune"
+# What each part measures, by the number of runs and of seeds.
+PARTS = {
+    "overhead": lambda repeat, _: overhead.measure(repeat),
+    "chain": lambda repeat, _: chain.measure(repeat),
+    "quality": lambda _, seeds: quality.measure(seeds),
+    "engine": lambda repeat, _: engine.measure(repeat),
+    "storage": lambda repeat, _: storage.measure(repeat),
+    "pruning": lambda _, seeds: pruning.measure(seeds),
+    "samplers": lambda _, seeds: samplers.measure(seeds),
+    "retune": lambda *_: retune.measure(),
+}
+Part = StrEnum("Part", list(PARTS))
 
 
 def main(
@@ -25,24 +27,8 @@ def main(
     repeat: Annotated[int, typer.Option(help="runs of each command; medians are printed")] = 3,
     seeds: Annotated[int, typer.Option(help="split seeds of the quality benchmark; seeds of samplers, pruning")] = 5,
 ) -> None:
-    for part in parts or [Part.overhead, Part.chain, Part.quality, Part.engine]:
-        match part:
-            case Part.overhead:
-                table = overhead.measure(repeat)
-            case Part.chain:
-                table = chain.measure(repeat)
-            case Part.quality:
-                table = quality.measure(seeds)
-            case Part.engine:
-                table = engine.measure(repeat)
-            case Part.storage:
-                table = storage.measure(repeat)
-            case Part.pruning:
-                table = pruning.measure(seeds)
-            case Part.samplers:
-                table = samplers.measure(seeds)
-            case Part.retune:
-                table = retune.measure()
+    for part in parts or list(PARTS)[:4]:
+        table = PARTS[part](repeat, seeds)
         show(table)
         keep(table)
 

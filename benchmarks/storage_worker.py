@@ -19,13 +19,12 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, run_grpc_proxy_server
 from optuna.storages.journal import JournalFileBackend
 
+from benchmarks.engine_worker import N_PARAMETERS, N_STEPS, suggest_and_report
 from shared.settings import settings
 from shared.storage import PostgresStorage
 from shared.storage.database import sqlalchemy_url
 from shared.storage.leases import Leases
 from shared.storage.services import database_url
-
-N_PARAMETERS, N_STEPS = 4, 5
 
 
 def open_storage(kind: str, study: str, port: int) -> BaseStorage:
@@ -68,10 +67,7 @@ def run_trial(study: optuna.Study) -> float:
     begin = time.perf_counter()
     trial = study.ask()
     asked = time.perf_counter() - begin
-    value = sum(trial.suggest_float(f"x{i}", 0, 1) for i in range(N_PARAMETERS))
-    for step in range(N_STEPS):
-        trial.report(value / (step + 1), step)
-    study.tell(trial, value)
+    study.tell(trial, suggest_and_report(trial))
     return asked
 
 

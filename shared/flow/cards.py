@@ -17,7 +17,8 @@ from shared.flow.charts import study as charts
 from shared.flow.charts import system, transfer
 from shared.flow.charts.slices import slices
 from shared.flow.charts.theme import Spec, figure, seconds
-from shared.flow.charts.trials import FINISHED, MIN_TRIALS_FOR_IMPORTANCE, Goal, importances, ranked
+from shared.flow.charts.trials import MIN_TRIALS_FOR_IMPORTANCE, Goal, importances, ranked
+from shared.tuning.stopping import FINISHED
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shared.domain import StudySpec, Transfer, TrialSummary, TuningResult
 from shared.errors import StudyFailed
+from shared.tuning.stopping import FINISHED
 from shared.tuning.study import open_study
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def note(
     spec: StudySpec, trials: Sequence[FrozenTrial], stats: Sequence[WorkerStats], *, meets_constraints: bool = True
 ) -> str:
     """What a reader of the result must know: why the budget wasn't reached, or that no trial is feasible."""
-    finished = sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
+    finished = sum(trial.state.name in FINISHED for trial in trials)
     reasons = dict.fromkeys(s.stopped for s in stats if s.stopped) if finished < spec.n_trials else {}
     notes = [f"{reason}, with {finished} of {spec.n_trials} trials" for reason in reasons]
     if not meets_constraints:

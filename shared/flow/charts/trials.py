@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shared.domain import Direction
+from shared.tuning.stopping import FINISHED
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
-FINISHED = ("COMPLETE", "PRUNED")
 MIN_TRIALS_FOR_IMPORTANCE = 10
 
 
