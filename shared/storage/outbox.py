@@ -6,7 +6,9 @@ import atexit
 import logging
 import os
 import time
-from threading import Event, Lock, Thread
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -21,27 +23,31 @@ class Sender(Protocol):
 
 
 class Outbox:
-    """Whoever has something to send. One for a process."""
+    """Whoever has something to send. One for a process.
+
+    Its primitives are those of C: a signal's exception in the middle of an `Event.set` leaves the event locked for ever.
+    """
 
     def __init__(self) -> None:
-        self._senders: set[Sender] = set()
+        self._senders: SimpleQueue[Sender] = SimpleQueue()
         self._lock = Lock()
-        self._wake = Event()
         self._thread: Thread | None = None
 
     def add(self, sender: Sender) -> None:
         """Let `sender` flush in a moment."""
+        self._senders.put(sender)
         with self._lock:
-            self._senders.add(sender)
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="evertune-outbox", daemon=True)
-                self._thread.start()
-        self._wake.set()
+                thread = Thread(target=self._run, name="evertune-outbox", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def flush(self) -> None:
         """Let everybody flush now."""
-        with self._lock:
-            senders, self._senders = self._senders, set()
+        senders = set()
+        with suppress(Empty):
+            while True:
+                senders.add(self._senders.get_nowait())
         for sender in senders:
             try:
                 sender.flush()
@@ -50,9 +56,9 @@ class Outbox:
 
     def _run(self) -> None:
         while True:
-            self._wake.wait()
+            first = self._senders.get()
             time.sleep(LINGER_S)
-            self._wake.clear()
+            self._senders.put(first)
             self.flush()
 
 
