@@ -16,7 +16,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 DATABASES = ("evertune", "mlflow")
 START_TIMEOUT_S = 30.0
+
+# How a server is asked to stop, and how long it may take: its fast shutdown waits for every backend, the immediate one
+# kills them, and the next start recovers.
+SHUTDOWNS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 30.0))
 
 # pg_ctl hands the socket's folder to a shell, and a comma separates folders.
 _SAFE_PATH = re.compile(r"[\w/.@+=:~%-]+")
@@ -65,7 +69,7 @@ def answers(home: Path) -> bool:
 
 
 def stop(home: Path) -> bool:
-    """Stop the server as `pg_ctl stop -m fast` does; False where none was running.
+    """Stop the server fast, or at once where a backend hangs, as `pg_ctl stop` does; False where none was running.
 
     Raises:
         ServiceError: it doesn't stop.
@@ -76,8 +80,12 @@ def stop(home: Path) -> bool:
         pid = _postmaster_pid(home)
         if pid is None or not _is_postmaster(pid, home):
             return False
-        os.kill(pid, signal.SIGINT)
-        if not _within(START_TIMEOUT_S, lambda: _postmaster_pid(home) is None):
+        for signum, timeout_s in SHUTDOWNS:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+            if _within(timeout_s, lambda: _postmaster_pid(home) is None):
+                break
+        else:
             raise ServiceError(
                 f"the embedded PostgreSQL (process {pid}) must stop, but is still there; see {_log(home)}"
             )

@@ -6,8 +6,7 @@ import atexit
 import logging
 import os
 import time
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Protocol
 
@@ -29,14 +28,17 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._senders: SimpleQueue[Sender] = SimpleQueue()
+        self._senders: set[Sender] = set()
         self._lock = Lock()
+        self._wakes: SimpleQueue[None] = SimpleQueue()
         self._thread: Thread | None = None
 
     def add(self, sender: Sender) -> None:
         """Let `sender` flush in a moment."""
-        self._senders.put(sender)
         with self._lock:
+            if not self._senders:
+                self._wakes.put(None)
+            self._senders.add(sender)
             if self._thread is None:
                 thread = Thread(target=self._run, name="evertune-outbox", daemon=True)
                 thread.start()
@@ -44,10 +46,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Let everybody flush now."""
-        senders = set()
-        with suppress(Empty):
-            while True:
-                senders.add(self._senders.get_nowait())
+        with self._lock:
+            senders, self._senders = self._senders, set()
         for sender in senders:
             try:
                 sender.flush()
@@ -56,9 +56,8 @@ class Outbox:
 
     def _run(self) -> None:
         while True:
-            first = self._senders.get()
+            self._wakes.get()
             time.sleep(LINGER_S)
-            self._senders.put(first)
             self.flush()
 
 

@@ -203,9 +203,10 @@ def test_a_signal_in_the_middle_of_a_statement_costs_that_statement_only(storage
     study_id = storage.create_new_study(MINIMIZE)
     previous = signal.signal(signal.SIGALRM, too_late)
     for n in range(40):
-        signal.setitimer(signal.ITIMER_REAL, 0.005 + n / 3000)
+        signal.setitimer(signal.ITIMER_REAL, 0.005 + n / 3000, 0.5)  # again, where the first falls into a destructor
         with pytest.raises(TimeoutError):
             run_trials()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         storage.create_new_trial(study_id, create_trial(value=2.0))
     signal.signal(signal.SIGALRM, previous)
     trials = storage.get_all_trials(study_id)

@@ -144,6 +144,16 @@ def test_what_a_running_trial_was_told_outlives_a_crash_of_the_server(stopped_ho
     storage.close()
 
 
+def test_a_server_with_a_backend_that_hangs_stops_all_the_same(
+    stopped_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "SHUTDOWNS", ((signal.SIGINT, 0.5), (signal.SIGQUIT, 60.0)))
+    services.database_url()
+    os.kill(database.connect().info.backend_pid, signal.SIGSTOP)
+    assert embedded.stop(stopped_home)
+    assert states() == ["stopped", "stopped"]
+
+
 def test_a_reused_process_number_is_not_taken_for_the_server(stopped_home: Path) -> None:
     services.database_url()
     kill_server(stopped_home)

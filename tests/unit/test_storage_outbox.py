@@ -53,12 +53,14 @@ def test_a_signal_in_the_middle_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(outbox, "LINGER_S", 0.0)
     box, letters = Outbox(), Letters()
+    box.add(letters)
     previous = signal.signal(signal.SIGALRM, interrupts)
     for _ in range(2000):
         with suppress(TimeoutError):
             signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 3e-4))
-            while True:
+            for _ in range(1000):
                 box.add(letters)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, previous)
     letters.sent.clear()
     box.add(letters)
