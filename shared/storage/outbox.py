@@ -24,7 +24,7 @@ class Sender(Protocol):
 class Outbox:
     """Whoever has something to send. One for a process.
 
-    Its primitives are those of C: a signal's exception in the middle of an `Event.set` leaves the event locked for ever.
+    Its primitives are those of C: an exception from a signal in the middle of `Event.set` leaves the event locked.
     """
 
     def __init__(self) -> None:
