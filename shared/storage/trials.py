@@ -18,6 +18,8 @@ Row = tuple[Any, ...]
 MAX_KEY_CHARACTERS = 512
 MAX_STEP = 2**31 - 1
 
+_EPOCH = datetime(1970, 1, 1)
+
 
 class Writes:
     """What a trial is told, by kind and key: the last word on each.
@@ -204,7 +206,7 @@ def utc(time: datetime | None) -> datetime | None:
 
 
 def _local(time: datetime | None) -> datetime | None:
-    return None if time is None else time.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+    return None if time is None else datetime.fromtimestamp((time - _EPOCH).total_seconds())
 
 
 @lru_cache(maxsize=1024)
