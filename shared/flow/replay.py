@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,7 +231,7 @@ def _system_plan(entry: LedgerEntry, use_case: UseCase) -> Plan:
             "a trial of a system is replayed over the upstream studies and the config of then, but since then those of "
             f"{entry.study} have changed; replay a trial of a member: --variant {use_case.members[0]}"
         )
-    return plan
+    return replace(plan, idle="")  # it is done, and is to be run once more
 
 
 def _scored_as(use_case: UseCase, metric: str | None) -> UseCase:

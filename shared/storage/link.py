@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from threading import RLock
@@ -50,14 +51,14 @@ class Link:
             ServiceError: the database was away for too long.
         """
         with self.lock:
-            again, pause = False, PAUSE_S[0]
+            again, pause, before = False, PAUSE_S[0], sys.exception()
             while True:
                 try:
                     result = work(self._connected(), again)
                 except (errors.DeadlockDetected, errors.SerializationFailure):
                     continue  # it was rolled back
                 except (psycopg.OperationalError, ServiceError) as err:
-                    interruption = _interruption(err)
+                    interruption = _interruption(err, before)
                     if interruption or not self._is_lost():
                         self._drop_unless_idle()
                         raise (interruption or err) from None
@@ -136,10 +137,13 @@ class Link:
         self._on_fork()
 
 
-def _interruption(err: Exception) -> BaseException | None:
-    """What a signal raised in the middle of a statement, where psycopg only complains about that middle."""
+def _interruption(err: Exception, before: BaseException | None) -> BaseException | None:
+    """What a signal raised in the middle of a statement, where psycopg only complains about that middle.
+
+    before: what the caller is handling, and is the context of all that is raised meanwhile.
+    """
     found = err.__context__ if isinstance(err, psycopg.Error) else None
-    return None if isinstance(found, psycopg.Error) else found
+    return None if isinstance(found, psycopg.Error) or found is before else found
 
 
 def _cause(err: Exception) -> str:

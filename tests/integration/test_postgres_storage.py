@@ -139,6 +139,15 @@ def test_nothing_is_lost_with_the_connection(storage: PostgresStorage, rdb: RDBS
     assert found.intermediate_values == {1: 0.25}
 
 
+def test_a_connection_lost_while_an_error_is_handled_is_opened_again(storage: PostgresStorage) -> None:
+    study_id = storage.create_new_study(MINIMIZE)
+    try:
+        raise KeyError("of the caller")
+    except KeyError:
+        drop_connections()
+        assert storage.get_all_trials(study_id) == []
+
+
 class DiesAfter:
     """A connection whose server goes away after the n-th statement was carried out, before it could say so."""
 

@@ -18,7 +18,7 @@ from shared.data.prepare import prepare
 from shared.domain import Variant
 from shared.errors import DataError, FlowError, StudyFailed
 from shared.flow import hpo, system
-from shared.flow.replay import replay
+from shared.flow.replay import plan_of, replay
 from shared.storage.ledger import Ledger
 from shared.storage.studies import delete_study
 
@@ -181,7 +181,7 @@ def test_an_older_study_is_replayed_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_system_is_replayed_without_what_the_cache_remembers(tmp_path: Path) -> None:
-    config = tuned(tmp_path, FOREST, system={"n_trials": 3, "workers": 1, "latency_budget_ms": 1000.0})
+    config = tuned(tmp_path, FOREST, system={"n_trials": 3, "workers": 2, "latency_budget_ms": 1000.0})
     plan = system.plan(config, run="SystemTuneFlow/1")
     stats = [system.tune(plan, 0, 1, "SystemTuneFlow/1/tune/1")]
     result, _ = system.select(plan, stats, "SystemTuneFlow/1")
@@ -194,6 +194,8 @@ def test_a_system_is_replayed_without_what_the_cache_remembers(tmp_path: Path) -
     assert again.replayed.values[0] == again.recorded.values[0]
     assert again.replayed.values[1] != again.recorded.values[1], "the latency is measured anew"
     assert (again.difference, again.timed) == ("", True)
+    (entry,) = (e for e in Ledger().entries(config.name) if e.variant == "system")
+    assert plan_of(entry, plan.study, config).workers == plan.workers, "as many threads for each as when it was tuned"
 
     other = config.model_copy(update={"tuning": config.tuning.model_copy(update={"metric": "accuracy"})})
     with pytest.raises(FlowError, match=r"lacks classical|have changed; replay a trial of a member"):
