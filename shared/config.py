@@ -30,6 +30,8 @@ REGRESSION_METRICS = (
     "neg_root_mean_squared_error", "neg_root_mean_squared_log_error", "r2",
 )  # fmt: skip
 
+Part = Literal["data", "classical", "deep", "system"]  # of the chain: a flow each
+
 _CRON_UNITS = (
     r"[0-5]?\d", r"[01]?\d|2[0-3]", r"0?[1-9]|[12]\d|3[01]",
     r"0?[1-9]|1[0-2]|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", r"[0-6]|sun|mon|tue|wed|thu|fri|sat",
@@ -173,7 +175,7 @@ class ScheduleConfig(Frozen):
 
 
 class ComputeConfig(Frozen):
-    """Resources of the remote steps; ignored on one machine."""
+    """What the pods of a flow get; ignored on one machine. `secrets` are names of secrets of the cluster."""
 
     cpu: float = Field(1, gt=0)
     memory_mib: int = Field(4096, gt=0)
@@ -182,7 +184,7 @@ class ComputeConfig(Frozen):
     compute_pool: str | None = None
     secrets: tuple[str, ...] = ()
     retries: int = Field(2, ge=0)
-    timeout_s: int = Field(7200, gt=0)
+    timeout_s: int = Field(7200, ge=60)
 
 
 class UseCase(Frozen):
@@ -198,7 +200,7 @@ class UseCase(Frozen):
     retune: RetuneConfig = RetuneConfig()
     promotion: PromotionConfig | None = None
     schedule: ScheduleConfig = ScheduleConfig()
-    compute: Mapping[Literal["data", "classical", "deep", "system"], ComputeConfig] = Field(default_factory=dict)
+    compute: Mapping[Part, ComputeConfig] = Field(default_factory=dict)
 
     @property
     def members(self) -> tuple[Variant, ...]:

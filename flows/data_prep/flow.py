@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from metaflow import Config, config_expr, schedule
+from metaflow import Config, config_expr, namespaced_event_name, schedule, trigger
 from obproject import ProjectFlow
 
+from shared.flow.compute import compute
 from shared.flow.data_steps import DataSteps
 from shared.flow.environment import prepare_environment
 from shared.flow.run import PARSER
@@ -12,7 +13,9 @@ from shared.flow.run import PARSER
 DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
 
+@trigger(event=namespaced_event_name("new_data"))
 @schedule(cron=config_expr("use_case.schedule.cron"), timezone=config_expr("use_case.schedule.timezone"))
+@compute("data")
 class DataPrepFlow(DataSteps, ProjectFlow):
     """start → prepare (read, check, split, store) → end (a card of the rows and of what changed)."""
 

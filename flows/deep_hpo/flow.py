@@ -5,6 +5,7 @@ from pathlib import Path
 from metaflow import Config, trigger_on_finish
 from obproject import ProjectFlow
 
+from shared.flow.compute import compute
 from shared.flow.environment import prepare_environment
 from shared.flow.hpo_steps import HPOSteps
 from shared.flow.run import PARSER
@@ -13,6 +14,7 @@ DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
 
 @trigger_on_finish(flow="DataPrepFlow")
+@compute("deep")
 class DeepHPOFlow(HPOSteps, ProjectFlow):
     """plan → tune (one task per worker, many trials each) → select → retrain → register."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from metaflow import Config, Parameter, card, current, step, trigger_on_finish
 from obproject import ProjectFlow
 
+from shared.flow.compute import compute
 from shared.flow.environment import prepare_environment
 from shared.flow.idle import idle_card
 from shared.flow.run import PARSER, pathspec
@@ -13,6 +14,7 @@ DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
 
 @trigger_on_finish(flows=["ClassicalHPOFlow", "DeepHPOFlow"])
+@compute("system")
 class SystemTuneFlow(ProjectFlow):
     """start (plan) → tune (one task per worker, many trials each) → select → promote (retrain, register, gate) → end.
 

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shared.cli import cards, config, registry, replay, run, services, status
+from shared.cli import cards, config, deploy, registry, replay, run, services, status
 from shared.errors import EvertuneError
 
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C has ended
@@ -40,5 +40,7 @@ app.command("best")(status.best)
 app.command("replay")(replay.replay)
 app.command("cards")(cards.cards)
 app.command("registry")(registry.registry)
+app.command("deploy")(deploy.deploy)
+app.command("undeploy")(deploy.undeploy)
 app.add_typer(config.app, name="config")
 app.add_typer(services.app, name="services")

@@ -1,4 +1,4 @@
-"""Metaflow's Runner, imported without what its vendored typing_extensions leaves behind in `typing`.
+"""Metaflow's Runner and Deployer, imported without what its vendored typing_extensions leaves behind in `typing`.
 
 It replaces functions of `typing` by its own, which don't know the TypeVars of the installed typing_extensions; after
 that `torch.export` can't be imported in the same process.
@@ -9,11 +9,11 @@ import typing
 _PATCHED = ("_check_generic", "_collect_parameters")
 _originals = {name: getattr(typing, name) for name in _PATCHED if hasattr(typing, name)}
 
-from metaflow import Runner  # noqa: E402
+from metaflow import DeployedFlow, Deployer, Runner  # noqa: E402
 from metaflow.runner.click_api import extract_flow_class_from_file  # noqa: E402
 from metaflow.runner.subprocess_manager import CommandManager, SubprocessManager  # noqa: E402
 
 for _name, _function in _originals.items():
     setattr(typing, _name, _function)
 
-__all__ = ["CommandManager", "Runner", "SubprocessManager", "extract_flow_class_from_file"]
+__all__ = ["CommandManager", "DeployedFlow", "Deployer", "Runner", "SubprocessManager", "extract_flow_class_from_file"]

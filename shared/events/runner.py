@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from shared.config import UseCase
 from shared.events.chain import Chain, utc_now
+from shared.events.configs import import_path, write_configs
 from shared.events.graph import Flow, Graph
 from shared.events.logs import failure
 from shared.flow.environment import prepare_environment
@@ -71,7 +71,7 @@ class ChainRunner:
 
     async def _run_all(self) -> Chain:
         self._record(self.chain)
-        self._configs = self._write_configs()
+        self._configs = write_configs(self._use_case, self.chain.folder)
         try:
             await self._start_ready()
             while self._running:
@@ -164,17 +164,7 @@ class ChainRunner:
 
     def _environment(self, cores: int | None) -> dict[str, str]:
         """Import path of the flow, and its share of the cores if it doesn't have the machine for itself."""
-        path = os.pathsep.join(filter(None, [str(self._root), os.environ.get("PYTHONPATH")]))
-        return {"PYTHONPATH": path} | ({"EVERTUNE_CORES": str(cores)} if cores else {})
-
-    def _write_configs(self) -> dict[str, Path]:
-        """The flows' Configs as files. The project's is TOML, as obproject reads it; JSON strings are TOML strings."""
-        folder, project = self.chain.folder, self._use_case.project
-        files = {"use_case": folder / "use_case.json", "project_config": folder / "project.toml"}
-        files["use_case"].write_text(self._use_case.model_dump_json(exclude_none=True), encoding="utf-8")
-        title = json.dumps(self._use_case.title, ensure_ascii=False)
-        files["project_config"].write_text(f"title = {title}\nproject = {json.dumps(project)}\n", encoding="utf-8")
-        return files
+        return import_path(self._root) | ({"EVERTUNE_CORES": str(cores)} if cores else {})
 
     def _update(self, name: str, **changes: object) -> None:
         self._record(self.chain.update(name, **changes))

@@ -40,10 +40,10 @@ class Plan:
 
     @property
     def workers(self) -> int:
-        """Workers on this machine's cores; one that passes through where nothing is due."""
+        """How many tasks run trials; one that passes through where nothing is due."""
         from shared.training import threads
 
-        return 1 if self.idle else min(threads.workers(self.wanted), self.study.n_trials)
+        return 1 if self.idle else threads.workers(self.wanted, self.study.n_trials)
 
     @property
     def headline(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -16,25 +17,54 @@ from shared.training import threads
 
 @given(wanted=st.just("auto") | st.integers(1, 100), available=st.integers(1, 64))
 def test_workers_times_threads_never_exceed_the_cores(wanted, available):
-    n_workers = threads.workers(wanted, available)
+    n_workers = threads.on_machine(wanted, available)
 
     assert 1 <= n_workers * threads.share(n_workers, available) <= available
 
 
 def test_workers_and_threads_use_all_cores_where_they_divide():
-    assert threads.workers("auto", 4) == 4
-    assert threads.workers(2, 8) == 2
+    assert threads.on_machine("auto", 4) == 4
+    assert threads.on_machine(2, 8) == 2
     assert threads.share(2, 8) == 4
 
 
-def test_the_environment_says_how_many_cores_there_are(monkeypatch):
-    monkeypatch.setenv("EVERTUNE_CORES", "3")
-    settings.cache_clear()
-    try:
-        assert threads.cores() == 3
-        assert threads.workers("auto") == 3
-    finally:
+@pytest.fixture
+def machine(monkeypatch) -> Iterator[Callable[..., None]]:
+    """`machine(cores=3, runtime="kubernetes")`: what the environment says of where this process runs."""
+
+    def be(cores: int, runtime: str = "local") -> None:
+        monkeypatch.setenv("EVERTUNE_CORES", str(cores))
+        monkeypatch.setenv("METAFLOW_RUNTIME_ENVIRONMENT", runtime)
         settings.cache_clear()
+
+    yield be
+    settings.cache_clear()
+
+
+def test_the_environment_says_how_many_cores_there_are(machine):
+    machine(cores=3)
+
+    assert threads.cores() == 3
+    assert threads.workers("auto", 40) == 3
+    assert threads.workers("auto", 2) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n_trials", "expected"),
+    [
+        ("auto", 40, 5),  # one for each 8 trials
+        ("auto", 20, 3),
+        ("auto", 4, 1),
+        ("auto", 1000, 8),  # more would suggest without knowing each other's results
+        (6, 40, 6),  # as the config says, however small the pods are
+        (6, 4, 4),  # but no idle pod
+    ],
+)
+def test_on_a_cluster_each_worker_is_a_pod_with_its_own_cores(machine, wanted, n_trials, expected):
+    machine(cores=2, runtime="kubernetes")
+
+    assert threads.workers(wanted, n_trials) == expected
+    assert threads.share(expected) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processor affinity on this system")

@@ -1,0 +1,185 @@
+"""The flows of one use case on a cluster: compiled, looked up, created and deleted by Metaflow's Deployer."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.config import UseCase
+from shared.errors import ConfigError, FlowError, ServiceError
+from shared.events.argo.template import Deployed, Template, cron_line, sensor_events
+from shared.events.configs import import_path
+from shared.events.graph import Flow
+from shared.events.logs import failure
+from shared.events.metaflow_api import DeployedFlow, Deployer
+
+ARGO = {"group": "argoproj.io", "version": "v1alpha1"}
+NOT_FOUND = 404
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the flows of a use case go: its Metaflow project, in a branch. Neither: the user's own branch.
+
+    Raises:
+        ConfigError: the branch has a name that Metaflow doesn't take.
+    """
+
+    use_case: UseCase
+    branch: str | None = None
+    production: bool = False
+
+    def __post_init__(self) -> None:
+        if self.branch and self.production:
+            raise ConfigError("a deployment is of a branch or of production, but both are asked for; leave one out")
+        if self.branch is not None and not re.fullmatch(r"[a-z0-9_]{1,100}", self.branch):
+            raise ConfigError(
+                f"--branch must be of lowercase letters, digits and underscores, but is {self.branch!r}; rename it"
+            )
+
+    @property
+    def scope(self) -> tuple[str, str]:
+        """Metaflow's names of project and branch."""
+        from metaflow.util import get_username
+
+        if self.production:
+            return self.use_case.project, "prod"
+        user = os.environ.get("METAFLOW_OWNER") or get_username()
+        return self.use_case.project, f"test.{self.branch}" if self.branch else f"user.{user}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same as options of a flow's command line."""
+        return {"production": True} if self.production else {"branch": self.branch} if self.branch else {}
+
+
+class Cluster:
+    """The flows of a target. root: the project's. configs: files by the names of the flows' Configs."""
+
+    def __init__(self, target: Target, root: Path, configs: Mapping[str, Path]) -> None:
+        self._target, self._root, self._configs = target, root, configs
+
+    def compile(self, flows: Sequence[Flow]) -> list[Template]:
+        """The flows' WorkflowTemplates, and their code packages in the datastore; the cluster stays as it is.
+
+        Raises:
+            FlowError: Metaflow refuses one.
+        """
+        deployers = [self._deployer(flow) for flow in flows]  # in this thread, which may set handlers of signals
+        with ThreadPoolExecutor() as threads:  # each waits for a process
+            return [*threads.map(_compile, flows, deployers)]
+
+    def create(self, flow: Flow) -> None:
+        """Create or replace the flow's WorkflowTemplate, Sensor and CronWorkflow.
+
+        Raises:
+            FlowError: Metaflow or the cluster refuses it.
+        """
+        with self._deployer(flow) as deployer:
+            _create(flow, deployer)
+
+    def _deployer(self, flow: Flow) -> Any:
+        files = [(name, str(path)) for name, path in self._configs.items() if name in flow.configs]
+        return Deployer(
+            str(flow.path),
+            show_output=False,
+            env=import_path(self._root),
+            cwd=str(self._root),
+            pylint=False,
+            config=files,
+            **self._target.options,
+        ).argo_workflows()
+
+
+def deployed(scope: tuple[str, str]) -> dict[str, Deployed]:
+    """What is deployed in a Metaflow project and branch, by the flow's name.
+
+    Raises:
+        ServiceError: the cluster can't be reached, or refuses to tell.
+    """
+    from metaflow.metaflow_config import KUBERNETES_NAMESPACE
+    from metaflow.plugins.argo.argo_client import ArgoClient
+
+    with _reaching_the_cluster():
+        argo = ArgoClient(namespace=KUBERNETES_NAMESPACE)
+        templates = [t for t in map(Template, argo.get_workflow_templates()) if t.scope == scope]
+        return {
+            t.flow: Deployed(t, sensor_events(_sensor(t)), cron_line(argo.get_cronworkflow(t.name))) for t in templates
+        }
+
+
+def delete(template: Template) -> None:
+    """Take a flow's WorkflowTemplate, Sensor and CronWorkflow away; runs that have begun go on.
+
+    Raises:
+        FlowError: Metaflow or the cluster refuses it.
+    """
+    with _reaching_the_cluster():
+        flow = DeployedFlow.from_deployment(template.name)
+        with flow.deployer as deployer:
+            deployer.show_output = False
+            if not flow.delete():
+                raise FlowError(f"{template.flow} could not be deleted: {_told(deployer)}; see `kubectl get wftmpl`")
+
+
+def _compile(flow: Flow, deployer: Any) -> Template:
+    with deployer:
+        return Template(_create(flow, deployer, only_json=True).workflow_template)
+
+
+def _create(flow: Flow, deployer: Any, **options: Any) -> Any:
+    try:
+        return deployer.create(**options)
+    except RuntimeError as err:
+        said = _told(deployer) or err
+        raise FlowError(
+            f"{flow.name} could not be deployed: {said}; try `python {flow.path} argo-workflows create`"
+        ) from err
+
+
+def _told(deployer: Any) -> str:
+    """The last words of what a deployer ran."""
+    logs = [Path(file) for command in deployer.spm.commands.values() for file in command.log_files.values()]
+    return failure("\n".join(log.read_text(encoding="utf-8", errors="replace") for log in logs if log.exists()))
+
+
+def _sensor(template: Template) -> Mapping[str, Any] | None:
+    """The Sensor of a template, as it is on the cluster."""
+    from kubernetes.client.rest import ApiException
+    from metaflow.plugins.kubernetes.kubernetes_client import KubernetesClient
+
+    if template.sensor is None:
+        return None
+    namespace, name = template.sensor
+    api = KubernetesClient().get().CustomObjectsApi()
+    try:
+        found: Mapping[str, Any] = api.get_namespaced_custom_object(
+            **ARGO, namespace=namespace, plural="sensors", name=name
+        )
+    except ApiException as err:
+        if err.status == NOT_FOUND:
+            return None
+        raise
+    return found
+
+
+@contextmanager
+def _reaching_the_cluster() -> Iterator[None]:
+    from kubernetes.client.rest import ApiException
+    from kubernetes.config import ConfigException
+    from metaflow.exception import MetaflowException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (ApiException, ConfigException, HTTPError, MetaflowException) as err:
+        raise ServiceError(
+            f"the cluster must be reached and its Argo objects be read, but: {str(err).strip()}; see whether "
+            "`kubectl get wftmpl` works with the same KUBECONFIG and METAFLOW_KUBERNETES_NAMESPACE"
+        ) from err
