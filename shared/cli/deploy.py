@@ -56,9 +56,9 @@ def deploy(
             planned = [(target, cluster, _plan(graph, target, cluster)) for target, cluster in clusters]
         for target, cluster, changes in planned:
             _show(console, target, changes)
-            for change in changes if not dry_run else ():
-                if change.kind != "unchanged":
-                    cluster.create(graph.flows[change.wanted.flow])
+            if not dry_run:
+                with console.status("deploying"):
+                    _apply(graph, cluster, changes)
 
 
 def undeploy(use_case: UseCases = None, branch: Branch = None, production: Production = False) -> None:
@@ -114,6 +114,14 @@ def _plan(graph: Graph, target: Target, cluster: Cluster) -> list[Change]:
     templates = {template.flow: template for template in cluster.compile([*graph.flows.values()])}
     check_events(graph, templates)
     return [change(template, there.get(name)) for name, template in templates.items()]
+
+
+def _apply(graph: Graph, cluster: Cluster, changes: Sequence[Change]) -> None:
+    """Deploy what changes, each flow after those that it waits for."""
+    settled = [change.wanted.flow for change in changes if change.kind == "unchanged"]
+    while flows := graph.ready(settled, settled):
+        cluster.create(flows)
+        settled += [flow.name for flow in flows]
 
 
 def _show(console: Console, target: Target, changes: Sequence[Change]) -> None:

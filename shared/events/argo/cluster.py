@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +72,22 @@ class Cluster:
         Raises:
             FlowError: Metaflow refuses one.
         """
-        deployers = [self._deployer(flow) for flow in flows]  # in this thread, which may set handlers of signals
-        with ThreadPoolExecutor() as threads:  # each waits for a process
-            return [*threads.map(_compile, flows, deployers)]
+        found = self._each(flows, only_json=True)
+        return [Template(flow.workflow_template) for flow in found]
 
-    def create(self, flow: Flow) -> None:
-        """Create or replace the flow's WorkflowTemplate, Sensor and CronWorkflow.
+    def create(self, flows: Sequence[Flow]) -> None:
+        """Create or replace the flows' WorkflowTemplates, Sensors and CronWorkflows.
 
         Raises:
-            FlowError: Metaflow or the cluster refuses it.
+            FlowError: Metaflow or the cluster refuses one.
         """
-        with self._deployer(flow) as deployer:
-            _create(flow, deployer)
+        self._each(flows)
+
+    def _each(self, flows: Sequence[Flow], **options: Any) -> list[Any]:
+        """What the Deployer's `create` returns for each flow, side by side: each waits for a process of its own."""
+        deployers = [self._deployer(flow) for flow in flows]  # in this thread, since they handle signals
+        with ThreadPoolExecutor() as threads:
+            return [*threads.map(partial(_create, options), flows, deployers)]
 
     def _deployer(self, flow: Flow) -> Any:
         files = [(name, str(path)) for name, path in self._configs.items() if name in flow.configs]
@@ -128,19 +133,15 @@ def delete(template: Template) -> None:
                 raise FlowError(f"{template.flow} could not be deleted: {_told(deployer)}; see `kubectl get wftmpl`")
 
 
-def _compile(flow: Flow, deployer: Any) -> Template:
+def _create(options: Mapping[str, Any], flow: Flow, deployer: Any) -> Any:
     with deployer:
-        return Template(_create(flow, deployer, only_json=True).workflow_template)
-
-
-def _create(flow: Flow, deployer: Any, **options: Any) -> Any:
-    try:
-        return deployer.create(**options)
-    except RuntimeError as err:
-        said = _told(deployer) or err
-        raise FlowError(
-            f"{flow.name} could not be deployed: {said}; try `python {flow.path} argo-workflows create`"
-        ) from err
+        try:
+            return deployer.create(**options)
+        except RuntimeError as err:
+            said = _told(deployer) or err
+            raise FlowError(
+                f"{flow.name} could not be deployed: {said}; try `python {flow.path} argo-workflows create`"
+            ) from err
 
 
 def _told(deployer: Any) -> str:

@@ -65,18 +65,18 @@ class Template:
 
     def fields(self) -> dict[str, str]:
         """All that it says, by path; what differs with each compilation has one name in all of them."""
-        text, variables = json.dumps(self.manifest), self._variables()
+        text, code = json.dumps(self.manifest), self._variables().get("METAFLOW_CODE_SHA", "")
         random = PARAMETER_FILE.search(text)
         for found, constant in (
-            (variables.get("METAFLOW_CODE_URL"), "<code>"),
-            (variables.get("METAFLOW_CODE_SHA"), "<code>"),
+            (code and f"{code[:2]}/{code}", "<code>"),  # in the path of the code package
+            (code, "<code>"),
             (self._annotation("production_token"), "<token>"),
             (random and random.group(1), "<parameters>"),
         ):
             text = text.replace(found, constant) if found else text
         said = dict(_leaves({key: json.loads(text).get(key, {}) for key in ("metadata", "spec")}))
         kept = {path: value for path, value in said.items() if not IGNORED.match(path) and _is_ours(path)}
-        return kept | {CODE: variables.get("METAFLOW_CODE_SHA", "")[:12]}
+        return kept | {CODE: code[:12]}
 
     def _variables(self) -> dict[str, str]:
         """The environment of the steps' containers."""
@@ -98,7 +98,7 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Change:
-    """What deploying a flow changes. fields: by name the value that is deployed and the new one; None: there is none."""
+    """What deploying a flow changes. fields: by name the old value and the new one; None: there is none."""
 
     wanted: Template
     deployed: Deployed | None

@@ -89,7 +89,7 @@ def _problems(cluster: ClusterSettings) -> list[str]:
         )
     if cluster.exposed:
         found.append(
-            f"secrets must not stand in templates, but Metaflow would write {HEADERS}, with the key of its service, into "
+            f"secrets must not stand in templates, but Metaflow would write {HEADERS}, with its service's key, into "
             f"them; put {HEADERS} into a secret of METAFLOW_KUBERNETES_SECRETS, and set "
             f"METAFLOW_ARGO_WORKFLOWS_ENV_VARS_TO_SKIP={HEADERS}"
         )
