@@ -35,3 +35,11 @@ class UnloadableModelError(RegistryError):
 
 class FlowError(EvertuneError):
     """A flow of the chain can't start, or failed."""
+
+
+class ResultTaken(EvertuneError):
+    """A study's result is made by another run, `run`; None where the study is gone. No failure: this run is done."""
+
+    def __init__(self, message: str, run: str | None) -> None:
+        super().__init__(message)
+        self.run = run

@@ -7,7 +7,7 @@ from obproject import ProjectFlow
 
 from shared.flow.compute import compute
 from shared.flow.environment import prepare_environment
-from shared.flow.idle import idle_card
+from shared.flow.idle import idle_card, unless_taken
 from shared.flow.run import PARSER, pathspec
 
 DIGITS = Path(__file__).parent / "../../configs/digits.toml"
@@ -61,12 +61,13 @@ class SystemTuneFlow(ProjectFlow):
 
     @step
     def promote(self):
-        """Retrain and register it, score it and the champion on the holdout, and promote the better one."""
+        """Retrain and register it, score it and the champion on the holdout, promote the better one: once per study."""
         if not self.idle:
             from shared.flow import system
 
-            self.gated = system.promote(self.plan, self.result, run=pathspec())
-            print(self.gated.decision.reason)
+            with unless_taken(self):
+                self.gated = system.promote(self.plan, self.result, run=pathspec())
+                print(self.gated.decision.reason)
         self.next(self.end)
 
     @card(type="blank")

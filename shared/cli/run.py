@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from shared.config import UseCase
     from shared.events.chain import Chain
+    from shared.events.graph import Flow
 
 ROOT_FLOW = "DataPrepFlow"
 EXIT_STATUS = {"done": 0, "failed": 1, "stopped": 130}
@@ -30,7 +31,7 @@ def run(
 
     config = load_use_case(use_case, overrides or ())
     console = stdout()
-    chain = _run_chain(config, console, force)
+    chain = run_chain(config, console, force=force)
     if chain.state == "done":
         show.show_summary(console, chain)
     else:
@@ -55,9 +56,14 @@ def refuse_a_second_chain(use_case: str) -> None:
         )
 
 
-def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
+def run_chain(use_case: UseCase, console: Console, *, force: bool = False, prepare: bool = True) -> Chain:
+    """Run the chain on this machine, and show it. prepare: look for new data first.
+
+    Raises:
+        FlowError: another chain of the use case is running.
+        ObjectiveError, ConfigError: a flow would refuse to start.
+    """
     import asyncio
-    from functools import partial
 
     from shared.events.due import check_members, idle_reason
     from shared.events.graph import read_graph
@@ -75,6 +81,11 @@ def _run_chain(use_case: UseCase, console: Console, force: bool) -> Chain:
         f"{use_case.title} ({use_case.name}): {variants} by {use_case.tuning.metric}", markup=False, highlight=False
     )
     with display_for(console) as display:
-        idle = partial(idle_reason, use_case, force=force)
+
+        def idle(flow: Flow) -> str:
+            if flow.variant is None and not prepare:
+                return "the newest dataset version is caught up on"
+            return idle_reason(use_case, flow, force=force)
+
         runner = ChainRunner(use_case, graph, root=root, force=force, idle=idle, on_change=display.changed)
         return asyncio.run(run_and_watch(runner, display))

@@ -15,6 +15,7 @@ from shared.events.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from shared.events.chain import Chain
+    from shared.events.due import Due
     from shared.storage.ledger import LedgerEntry, Promotion
     from shared.storage.progress import Progress
 
@@ -112,22 +113,37 @@ def show_chain(console: Console, chain: Chain) -> None:
 
 
 def show_studies(console: Console, entries: Sequence[LedgerEntry], progress: dict[str, Progress]) -> None:
-    """A row per study, newest first."""
+    """A row per study, the one asked for last first: its state, since when, by which run; then why it failed."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("study", "state", "trials", "best", "model"):
+    for column in ("study", "state", "since", "run", "trials", "best", "model"):
         table.add_column(column, justify="right" if column in ("trials", "best") else "left", no_wrap=True)
-    for entry in sorted(entries, key=lambda e: e.updated_at, reverse=True):
+    for entry in sorted(entries, key=lambda e: e.asked_at, reverse=True):
         found = progress.get(entry.study)
         model = f"{entry.outcome['model']} {entry.outcome['version']}" if entry.outcome.get("model") else ""
         trials = f"{found.finished}/{found.budget}" if found else ""
-        table.add_row(entry.study, entry.state, trials, _best(entry, found), model)
+        since = _local(entry.finished_at if entry.state == "done" and entry.finished_at else entry.asked_at)
+        table.add_row(entry.study, entry.state, since, entry.run or "", trials, _best(entry, found), model)
     console.print(table)
+    for entry in entries:
+        if entry.note:
+            console.print(f"[red]{entry.state}[/red] {entry.study}: {_first_line(entry.note)}", highlight=False)
+
+
+def show_due(console: Console, due: Sequence[Due]) -> None:
+    """A line for each flow that has something to do, and why."""
+    for one in due:
+        study = f" {one.study}:" if one.study else ""
+        console.print(f"[yellow]due[/yellow] {one.flow.name}:{study} {_first_line(one.why)}", highlight=False)
 
 
 def _best(entry: LedgerEntry, progress: Progress | None) -> str:
     if entry.state == "done":
         return _number(entry.outcome.get("value"))
     return _number(progress.best) if progress and progress.best is not None else ""
+
+
+def _first_line(text: str) -> str:
+    return escape(text.partition("\n")[0])
 
 
 def _local(time: datetime) -> str:

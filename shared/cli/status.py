@@ -12,11 +12,12 @@ from shared.errors import FlowError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from shared.events.due import Due
     from shared.storage.ledger import LedgerEntry
 
 
 def status(use_case: OptionalUseCase = None) -> None:
-    """The last chain, the studies and the champion."""
+    """The last chain, the studies with what is due of them and why, and the champion."""
     from shared.cli.console import stdout
     from shared.cli.show import show_chain
     from shared.config import load_use_case, use_cases
@@ -72,7 +73,7 @@ def _snippet(entry: LedgerEntry) -> str:
 
 def _show_use_case(console: Console, name: str) -> bool:
     """Show what the ledger knows of a use case; False where it knows nothing."""
-    from shared.cli.show import live_lines, show_lines, show_studies
+    from shared.cli.show import live_lines, show_due, show_lines, show_studies
     from shared.events.summary import summarize
     from shared.registry.client import live_version
     from shared.storage.ledger import Ledger
@@ -80,8 +81,19 @@ def _show_use_case(console: Console, name: str) -> bool:
 
     ledger = Ledger()
     entries = ledger.entries(name)
-    if not entries:
+    if not entries and ledger.newest_dataset(name) is None:
         return False
     show_studies(console, entries, progress([entry.study for entry in entries]))
+    show_due(console, _due(name))
     show_lines(console, live_lines(summarize(entries, ledger.promotions(name), live_version(name)), name))
     return True
+
+
+def _due(name: str) -> list[Due]:
+    """What is due of a use case; nothing where it has no config any more."""
+    from shared.config import load_use_case, use_cases
+    from shared.events.due import due_flows
+    from shared.events.graph import read_graph
+    from shared.settings import project_root
+
+    return due_flows(load_use_case(name), read_graph(project_root())) if name in use_cases() else []

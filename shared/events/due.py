@@ -1,7 +1,9 @@
-"""Whether a flow of the chain has something to do, asked before it is started."""
+"""What is due, asked without an event and before a flow is started: it follows from the config and the ledger."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from shared.errors import EvertuneError
@@ -11,6 +13,51 @@ if TYPE_CHECKING:
     from shared.config import UseCase
     from shared.domain import Variant
     from shared.events.graph import Flow, Graph
+    from shared.flow.plan import Plan
+
+
+@dataclass(frozen=True)
+class Due:
+    """A flow that has something to do, and why. study: what it would tune; empty where that can't be told."""
+
+    flow: Flow
+    study: str
+    why: str
+
+
+def due_flows(use_case: UseCase, graph: Graph) -> list[Due]:
+    """The flows that tune and have something to do now, in the order of the chain. Reads only.
+
+    Whatever is to start what a lost event left behind starts these, and those that wait for them.
+    """
+    found = []
+    for flow in graph.flows.values():
+        if flow.variant is None:
+            continue
+        try:
+            plan = plan_of(use_case, flow)
+        except EvertuneError as err:  # without data, or with an objective that is broken
+            found.append(Due(flow, "", str(err)))
+        else:
+            if not plan.idle:
+                found.append(Due(flow, plan.study.name, plan.why))
+    return found
+
+
+def startable(due: Sequence[Due]) -> list[Due]:
+    """Those whose study is known: the others wait for one of these, or for a person."""
+    return [one for one in due if one.study]
+
+
+def plan_of(use_case: UseCase, flow: Flow, *, force: bool = False) -> Plan:
+    """What a flow that tunes would do now.
+
+    Raises:
+        EvertuneError: it would fail.
+    """
+    if flow.variant == "system":
+        return system.due(use_case, force=force)
+    return hpo.due(use_case, cast("Variant", flow.variant), flow.path.parent, force=force)
 
 
 def idle_reason(use_case: UseCase, flow: Flow, *, force: bool = False) -> str:
@@ -18,12 +65,10 @@ def idle_reason(use_case: UseCase, flow: Flow, *, force: bool = False) -> str:
     if flow.variant is None:
         return ""
     try:
-        if flow.variant == "system":
-            return system.due(use_case, force=force).idle
-        found = hpo.due(use_case, cast("Variant", flow.variant), flow.path.parent, force=force)
-        return hpo.confirmed(found).idle if found.idle else ""
+        plan = plan_of(use_case, flow, force=force)
     except EvertuneError:  # the flow says it better, in its log
         return ""
+    return hpo.confirmed(plan).idle if plan.idle else ""
 
 
 def check_members(use_case: UseCase, graph: Graph) -> None:

@@ -32,7 +32,9 @@ class DataSteps(FlowSpec):
 
         use_case, ledger = use_case_of(self), Ledger()
         prepared = prepare(use_case, ledger.newest_dataset(use_case.name), datetime.now(tz=UTC))
-        if not prepared.unchanged:
+        if prepared.unchanged:
+            ledger.see_dataset(prepared.ref)
+        else:
             ledger.record_dataset(prepared.ref, run=pathspec())
         self.dataset, self.unchanged = prepared.ref, prepared.unchanged
         self.profile, self.drift = prepared.profile, prepared.drift

@@ -1,28 +1,32 @@
-"""What the steps of an HPO flow do: plan, tune, select, retrain, register. The flows only say in which order."""
+"""What the steps of an HPO flow do: plan, tune, select, register. The flows only say in which order."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.config import UseCase, VariantConfig
 from shared.domain import Dataset, DatasetRef, ModelVersion, TuningResult, Variant
-from shared.errors import DataError, RegistryError, StudyFailed
+from shared.errors import DataError, EvertuneError, RegistryError
 from shared.flow.plan import (
     Plan,
     Retrained,
-    claimed,
+    begun,
+    continues,
     earlier_studies,
     extended,
     idle_reason,
     metric_of,
     outcome,
     warm_started,
+    why_due,
 )
+from shared.storage import claims
 from shared.storage.ledger import Ledger
 from shared.tuning.objective import Objective
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from shared.tuning.worker import Evaluate, WorkerStats
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 EXAMPLE_ROWS = 3
 
@@ -41,7 +46,7 @@ EXAMPLE_ROWS = 3
 def plan(
     use_case: UseCase, variant: Variant, folder: Path, dataset: str = "latest", *, force: bool = False, run: str
 ) -> Plan:
-    """What `due` says, and what is due is claimed for this run. force: what the study has is forgotten.
+    """What `due` says, and what is due is begun by this run. force: what the study has is forgotten.
 
     Raises:
         DataError: there is no such dataset version.
@@ -57,7 +62,7 @@ def plan(
         start_anew(found.study.name)
     ledger = Ledger()
     ledger.save_source(found.code.source)
-    return claimed(found, ledger, run)
+    return begun(found, ledger, run)
 
 
 def due(use_case: UseCase, variant: Variant, folder: Path, dataset: str = "latest", *, force: bool = False) -> Plan:
@@ -81,8 +86,9 @@ def due(use_case: UseCase, variant: Variant, folder: Path, dataset: str = "lates
     entry = None if force else ledger.entry(spec.name)
     earlier = earlier_studies(ledger.entries(use_case.name), spec, metric_of(use_case, objective, spec.metrics))
     spec = warm_started(spec, use_case, earlier, entry)
-    spec = extended(spec, entry, continues=use_case.schedule.when_unchanged == "continue")
-    return Plan(use_case, variant, idle_reason(spec, entry), ref, spec, objective, wanted=config.workers)
+    spec = extended(spec, entry, continues=continues(use_case, entry, ledger.seen_at(ref)))
+    idle, why = idle_reason(spec, entry), why_due(spec, entry)
+    return Plan(use_case, variant, idle, ref, spec, objective, wanted=config.workers, why=why)
 
 
 def confirmed(plan: Plan) -> Plan:
@@ -137,13 +143,29 @@ def tune(plan: Plan, worker: int, workers: int, task: str) -> WorkerStats:
     from shared.training import threads
 
     threads.limit(threads.share(workers))
-    if plan.study.trial_timeout_s is not None:
-        from shared.tuning.child import run_worker_in_child
+    with recorded_failure(plan, run_of(task)):
+        if plan.study.trial_timeout_s is not None:
+            from shared.tuning.child import run_worker_in_child
 
-        return run_worker_in_child(plan.study, partial(evaluation, plan), worker=worker, owner=task)
-    from shared.tuning.worker import run_worker
+            return run_worker_in_child(plan.study, partial(evaluation, plan), worker=worker, owner=task)
+        from shared.tuning.worker import run_worker
 
-    return run_worker(plan.study, evaluation(plan), worker=worker, owner=task)
+        return run_worker(plan.study, evaluation(plan), worker=worker, owner=task)
+
+
+@contextmanager
+def recorded_failure(plan: Plan, run: str) -> Iterator[None]:
+    """Work on a study: where it fails for a reason that Evertune knows, the ledger says so."""
+    try:
+        yield
+    except EvertuneError as err:
+        Ledger().fail(plan.study.name, note=str(err), run=run)
+        raise
+
+
+def run_of(task: str) -> str:
+    """Pathspec of the run that a task belongs to: `Flow/12` of `Flow/12/tune/3`."""
+    return "/".join(task.split("/")[:2])
 
 
 def evaluation(plan: Plan) -> Evaluate:
@@ -170,11 +192,8 @@ def select(
 
     storage = PostgresStorage()
     give_back_abandoned(plan.study, storage)
-    try:
+    with recorded_failure(plan, run):
         result = select_best(plan.study, storage, stats, pick)
-    except StudyFailed as err:
-        Ledger().fail(plan.study.name, note=str(err), run=run)
-        raise
     return result, storage.get_all_trials(storage.get_study_id_from_name(plan.study.name), deepcopy=False)
 
 
@@ -213,17 +232,64 @@ def retrained(data: Dataset, fit: Callable[[], System]) -> Retrained:
     return Retrained(files, example, system.predict(example), began, ended)
 
 
-def register(plan: Plan, result: TuningResult, retrained: Retrained | None, run: str) -> ModelVersion | None:
-    """Register the retrained model as challenger of `<use_case>-<variant>`, and record the study as done."""
-    version = (
-        register_model(f"{plan.use_case.name}-{plan.variant}", plan, result, retrained, run) if retrained else None
-    )
-    finish(plan, result, retrained, version, run)
-    return version
+def register(plan: Plan, result: TuningResult, run: str) -> ModelVersion | None:
+    """Retrain and register the best trial as challenger of `<use_case>-<variant>`, and record the study as done.
+
+    Returns None where the objective has no `train`.
+
+    Raises:
+        ResultTaken: another run does, or has done so.
+    """
+    name = f"{plan.use_case.name}-{plan.variant}"
+    return conclude(plan, result, run, name, lambda: retrain(plan, result), publish)
+
+
+def conclude(
+    plan: Plan,
+    result: TuningResult,
+    run: str,
+    name: str,
+    retrain: Callable[[], Retrained | None],
+    publish: Callable[[Mapping[str, Any]], T],
+) -> T:
+    """Make the study's result, once: a version of the registered model `name`; then what follows from it.
+
+    publish: gets the outcome on record, which may be that of a run which died.
+
+    Raises:
+        ResultTaken: another run does, or has done so.
+    """
+
+    def make() -> Mapping[str, Any]:
+        retrained = retrain()
+        version = register_model(name, plan, result, retrained, run) if retrained else None
+        model = {"model": version.name, "version": version.version} if version else {"model": None, "version": None}
+        return outcome(plan, result, retrained) | model
+
+    return claims.conclude(plan.study.name, plan.study.n_trials, run, make=make, publish=publish, refuse=refuse)
+
+
+def publish(outcome: Mapping[str, Any]) -> ModelVersion | None:
+    """Let the registry follow an outcome: its version is a result, and may be the challenger."""
+    if outcome["version"] is None:
+        return None
+    from shared.registry import client, promotion
+
+    client.note(outcome["model"], outcome["version"], "result", "true")
+    promotion.point_challenger(outcome["model"])
+    return client.version(outcome["model"], outcome["version"])
+
+
+def refuse(outcome: Mapping[str, Any], why: str) -> None:
+    """Note on a version that it came too late. No alias stands at it."""
+    if outcome["version"] is not None:
+        from shared.registry import client
+
+        client.note(outcome["model"], outcome["version"], "refused", why)
 
 
 def register_model(name: str, plan: Plan, result: TuningResult, retrained: Retrained, run: str) -> ModelVersion:
-    """A new version of a registered model, with its lineage, as challenger."""
+    """A new version of a registered model, with its lineage. No alias stands at it until it is on record."""
     from shared.registry import client
     from shared.registry.lineage import lineage
 
@@ -244,17 +310,7 @@ def register_model(name: str, plan: Plan, result: TuningResult, retrained: Retra
             trial=best.number,
             upstream=[run for run in upstream if run],
         ),
-        alias=client.CHALLENGER,
     )
-
-
-def finish(
-    plan: Plan, result: TuningResult, retrained: Retrained | None, version: ModelVersion | None, run: str
-) -> None:
-    """Record the study as done, with what it led to."""
-    model = {"model": version.name, "version": version.version} if version else {"model": None, "version": None}
-    Ledger().finish(plan.study.name, outcome=outcome(plan, result, retrained) | model, run=run)
-    logger.info("study finished", extra={"study": plan.study.name, "trial": result.best.number})
 
 
 def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], version: ModelVersion | None) -> list[Any]:

@@ -1,6 +1,6 @@
-"""The steps that every HPO flow inherits: plan → tune (one task per worker) → select → retrain → register.
+"""The steps that every HPO flow inherits: plan → tune (one task per worker) → select → retrain (and register) → end.
 
-The first step and the last have the names that Metaflow wants: `start` plans, `end` registers."""
+The first step and the last have the names that Metaflow wants: `start` plans, `end` shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from metaflow import FlowSpec, Parameter, card, current, step
 
-from shared.flow.idle import idle_card
+from shared.flow.idle import idle_card, unless_taken
 from shared.flow.run import pathspec
 
 if TYPE_CHECKING:
@@ -65,21 +65,21 @@ class HPOSteps(FlowSpec):
 
     @step
     def retrain(self) -> None:
-        """Train the best trial's model on all development rows."""
+        """Train the best trial's model on all development rows, and register it as challenger: once per study."""
         if not self.idle:
             from shared.flow import hpo
 
-            self.retrained = hpo.retrain(self.plan, self.result)
+            with unless_taken(self):
+                self.model_version = hpo.register(self.plan, self.result, run=pathspec())
         self.next(self.end)
 
     @card(type="blank")
     @step
     def end(self) -> None:
-        """Register it as challenger, record the study as done, and show what was tuned; or why nothing was."""
+        """Show what was tuned, or why nothing was."""
         if self.idle:
             current.card.extend(idle_card(self.idle))
         else:
             from shared.flow import hpo
 
-            self.model_version = hpo.register(self.plan, self.result, self.retrained, run=pathspec())
             current.card.extend(hpo.card(self.plan, self.result, self.trials, self.model_version))

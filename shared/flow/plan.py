@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -25,8 +25,8 @@ OWN_VALUE = "value"
 class Plan:
     """The study that is due, or in `idle` why none is.
 
-    objective: that of an HPO study. upstream: the study of each member of a system. wanted: workers, as the config
-    says.
+    why: it is due. objective: that of an HPO study. upstream: the study of each member of a system. wanted: workers, as
+    the config says.
     """
 
     use_case: UseCase
@@ -37,6 +37,7 @@ class Plan:
     objective: Objective | None = None
     upstream: Mapping[str, LedgerEntry] = field(default_factory=dict)
     wanted: Literal["auto"] | int = 1
+    why: str = ""
 
     @property
     def workers(self) -> int:
@@ -115,10 +116,22 @@ def idle_reason(spec: StudySpec, entry: LedgerEntry | None) -> str:
     return f"nothing changed: {spec.name} is done, trial {trial} has {metric} {shown} ({entry.run})"
 
 
+def why_due(spec: StudySpec, entry: LedgerEntry | None) -> str:
+    """Why a study is due, for one who wonders."""
+    if entry is None:
+        return "no run has asked for it yet"
+    if entry.state == "done":
+        return f"{spec.n_trials} trials are asked for, and it is done with {entry.outcome['budget']}"
+    if entry.state == "failed":
+        return f"{entry.run} failed: {entry.note}"
+    rest = "its result is recorded, and has to be published" if entry.recorded else "it isn't done"
+    return entry.note or f"{entry.run} is at it, or has died: {rest}"
+
+
 def extended(spec: StudySpec, entry: LedgerEntry | None, *, continues: bool) -> StudySpec:
     """The budget of a study that was done before: what it had, unless more was asked for since.
 
-    spec: as the config asks for it. continues: unchanged data adds `n_trials` each time.
+    spec: as the config asks for it. continues: it is to have `n_trials` more, since its data was found unchanged.
     """
     if entry is None or not entry.outcome:
         return spec
@@ -128,6 +141,16 @@ def extended(spec: StudySpec, entry: LedgerEntry | None, *, continues: bool) -> 
     elif spec.n_trials > int(entry.outcome.get("asked", budget)):
         budget = max(budget, spec.n_trials)
     return spec.model_copy(update={"n_trials": budget})
+
+
+def continues(use_case: UseCase, entry: LedgerEntry | None, seen_at: datetime | None) -> bool:
+    """Whether the config wants trials added now: its data was seen, unchanged, since the study was finished.
+
+    So each look at the data adds its budget once, however often the event of it is delivered.
+    """
+    if use_case.schedule.when_unchanged != "continue" or entry is None or entry.finished_at is None:
+        return False
+    return seen_at is not None and entry.finished_at < seen_at
 
 
 def warm_started(
@@ -148,12 +171,17 @@ def warm_started(
 
 
 def newest_done(entries: Sequence[LedgerEntry]) -> dict[Variant, LedgerEntry]:
-    """The finished study of each variant that was asked for last, in the order of the chain.
+    """The finished study of each variant that was asked for last, in the order of the chain."""
+    return newest_asked([entry for entry in entries if entry.state == "done"])
+
+
+def newest_asked(entries: Sequence[LedgerEntry]) -> dict[Variant, LedgerEntry]:
+    """The study of each variant that was asked for last, in the order of the chain.
 
     A run that finds its study done says so in the ledger, so that going back to an earlier objective counts.
     """
-    done = sorted((e for e in entries if e.state == "done"), key=lambda e: e.updated_at)
-    return dict(sorted({e.variant: e for e in done}.items()))  # classical, deep, system
+    last = {entry.variant: entry for entry in sorted(entries, key=lambda entry: entry.asked_at)}
+    return dict(sorted(last.items()))  # classical, deep, system
 
 
 def earlier_studies(entries: Sequence[LedgerEntry], spec: StudySpec, metric: str) -> list[EarlierStudy]:
@@ -165,7 +193,7 @@ def earlier_studies(entries: Sequence[LedgerEntry], spec: StudySpec, metric: str
     asked = {"metric": metric, "directions": list(spec.directions)}
     found = [
         entry
-        for entry in sorted(entries, key=lambda entry: entry.updated_at, reverse=True)
+        for entry in sorted(entries, key=lambda entry: entry.asked_at, reverse=True)
         if entry.outcome  # also of one that goes on
         and entry.variant == spec.variant
         and entry.study != spec.name
@@ -212,11 +240,8 @@ def outcome(plan: Plan, result: TuningResult, retrained: Retrained | None) -> di
     }
 
 
-def claimed(plan: Plan, ledger: Ledger, run: str) -> Plan:
-    """The plan, after the ledger knows that this run is at its study."""
+def begun(plan: Plan, ledger: Ledger, run: str) -> Plan:
+    """The plan, after the ledger knows that this run is at its study; idle where another one has done it by now."""
     study = plan.study
-    entry = ledger.open_study(study.name, study.use_case, study.variant, study.fingerprint)
-    if entry.state == "done":
-        ledger.reopen(study.name)
-    ledger.claim(study.name, run)
-    return plan
+    entry = ledger.begin(study.name, study.use_case, study.variant, study.fingerprint, budget=study.n_trials, run=run)
+    return replace(plan, idle=idle_reason(study, entry))

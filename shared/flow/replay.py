@@ -112,13 +112,13 @@ def find_study(entries: Sequence[LedgerEntry], use_case: str, variant: str | Non
     known = [e for e in entries if e.study == study] if study else [e for e in entries if e.state in ENDED]
     found = [e for e in known if variant in (None, e.variant)]
     if not found:
-        names = ", ".join(e.study for e in sorted(entries, key=lambda e: e.updated_at, reverse=True)[:10])
+        names = ", ".join(e.study for e in sorted(entries, key=lambda e: e.asked_at, reverse=True)[:10])
         asked = f"no {study!r}" if study else f"none of {variant}" if variant else "none"
         raise FlowError(
             f"a replay needs a study of {use_case!r} that has ended, but there is {asked}; on record, newest first: "
             f"{names or 'none'}. `evertune run {use_case}` tunes one"
         )
-    return max(found, key=lambda e: (e.variant, e.updated_at))  # classical, deep, system
+    return max(found, key=lambda e: (e.variant, e.asked_at))  # classical, deep, system
 
 
 def read_study(entry: LedgerEntry) -> tuple[StudySpec, list[FrozenTrial]]:

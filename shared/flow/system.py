@@ -16,7 +16,18 @@ from shared.config import SystemConfig, UseCase
 from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult
 from shared.errors import DataError, FlowError, ObjectiveError, UnloadableModelError
 from shared.flow import hpo
-from shared.flow.plan import OWN_VALUE, Plan, Retrained, claimed, extended, idle_reason, newest_done, top_trials
+from shared.flow.plan import (
+    OWN_VALUE,
+    Plan,
+    Retrained,
+    begun,
+    continues,
+    extended,
+    idle_reason,
+    newest_asked,
+    top_trials,
+    why_due,
+)
 from shared.storage.ledger import Ledger, LedgerEntry
 
 if TYPE_CHECKING:
@@ -42,7 +53,7 @@ class Gated:
 
 
 def plan(use_case: UseCase, dataset: str = "latest", *, force: bool = False, run: str) -> Plan:
-    """What `due` says, and what is due is claimed for this run. force: what the study has is forgotten.
+    """What `due` says, and what is due is begun by this run. force: what the study has is forgotten.
 
     Raises:
         FlowError: no dataset version has all configured variants done.
@@ -50,11 +61,11 @@ def plan(use_case: UseCase, dataset: str = "latest", *, force: bool = False, run
     """
     found = due(use_case, dataset, force=force)
     if found.idle:
-        return found
+        return hpo.confirmed(found)
     hpo.check_registry()
     if force:
         hpo.start_anew(found.study.name)
-    return claimed(found, Ledger(), run)
+    return begun(found, Ledger(), run)
 
 
 def due(use_case: UseCase, dataset: str = "latest", *, force: bool = False) -> Plan:
@@ -66,41 +77,65 @@ def due(use_case: UseCase, dataset: str = "latest", *, force: bool = False) -> P
     config = use_case.system
     if config is None:
         return Plan(use_case, "system", idle=f"configs/{use_case.name}.toml has no table [system]")
-    ledger = Ledger()
-    ref = complete_dataset(ledger, use_case, dataset)
-    upstream = upstream_studies(ledger.entries(use_case.name, ref.fingerprint), use_case)
+    ledger, name = Ledger(), use_case.name
+    refs, entries = ledger.datasets(name), ledger.entries(name)
+    ref = newest_complete(refs, entries, use_case) if dataset == "latest" else ledger.dataset(name, dataset)
+    upstream = upstream_studies(on(ref, entries), use_case) if ref else {}
+    if ref is None or not upstream.keys() >= set(use_case.members):
+        if dataset == "latest" and any(e.variant == "system" and e.state == "done" for e in entries):
+            return Plan(use_case, "system", idle=incomplete(refs[0], entries, use_case))
+        lacking = incomplete(ref, entries, use_case)
+        raise FlowError(f"{lacking}; run `evertune run {name}`, or the flows of these variants")
     spec = study_spec(use_case, config, ref, upstream)
     entry = None if force else ledger.entry(spec.name)
-    spec = extended(spec, entry, continues=use_case.schedule.when_unchanged == "continue")
-    return Plan(use_case, "system", idle_reason(spec, entry), ref, spec, upstream=upstream, wanted=config.workers)
+    spec = extended(spec, entry, continues=continues(use_case, entry, ledger.seen_at(ref)))
+    idle, why = idle_reason(spec, entry), why_due(spec, entry)
+    return Plan(use_case, "system", idle, ref, spec, upstream=upstream, wanted=config.workers, why=why)
 
 
-def complete_dataset(ledger: Ledger, use_case: UseCase, dataset: str) -> DatasetRef:
-    """The newest (or the named) dataset version for which all configured variants are done.
+def newest_complete(refs: Sequence[DatasetRef], entries: Sequence[LedgerEntry], use_case: UseCase) -> DatasetRef | None:
+    """The newest dataset version on which all configured variants are done; none that is older than a tuned system's.
 
-    Raises:
-        FlowError: there is none.
+    refs: newest first.
     """
-    name, members = use_case.name, use_case.members
-    latest = dataset == "latest"
-    ref = ledger.newest_complete(name, members) if latest else ledger.dataset(name, dataset)
-    done = set(upstream_studies(ledger.entries(name, ref.fingerprint), use_case)) if ref else set()
-    if ref is None or not done.issuperset(members):
-        where = f"{ref.fingerprint[:12]} lacks {', '.join(sorted(set(members) - done))}" if ref else "there is none yet"
-        raise FlowError(
-            f"a system is tuned on a dataset version whose variants ({', '.join(members)}) are all done, but {where}; "
-            f"run `evertune run {name}`, or the flows of these variants"
-        )
-    return ref
+    for ref in refs:
+        here = on(ref, entries)
+        if upstream_studies(here, use_case).keys() >= set(use_case.members):
+            return ref
+        if any(entry.variant == "system" and entry.state == "done" for entry in here):
+            return None
+    return None
+
+
+def on(ref: DatasetRef, entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    """The studies on a dataset version."""
+    return [entry for entry in entries if entry.fingerprint == ref.fingerprint]
+
+
+def incomplete(ref: DatasetRef | None, entries: Sequence[LedgerEntry], use_case: UseCase) -> str:
+    """What a dataset version lacks, for its system to be tuned."""
+    lacks = "there is none yet"
+    if ref:
+        lacking = set(use_case.members) - upstream_studies(on(ref, entries), use_case).keys()
+        lacks = f"{ref.fingerprint[:12]} lacks {', '.join(sorted(lacking))}"
+    members = ", ".join(use_case.members)
+    return f"a system is tuned on a dataset version whose variants ({members}) are all done, but {lacks}"
 
 
 def upstream_studies(entries: Sequence[LedgerEntry], use_case: UseCase) -> dict[str, LedgerEntry]:
-    """The newest finished study of each member, by the metric of now or its own value; some may have none."""
+    """The study of each member that was asked for last, where it is done; some may have none.
+
+    One that is done by another metric than that of now answers another question, and doesn't count.
+    """
     comparable = (use_case.tuning.metric, OWN_VALUE)
-    newest = newest_done(
-        [e for e in entries if e.outcome.get("scores_itself") or e.outcome.get("metric") in comparable]
+    newest = newest_asked(
+        [
+            e
+            for e in entries
+            if e.state != "done" or e.outcome.get("scores_itself") or e.outcome.get("metric") in comparable
+        ]
     )
-    return {member: newest[member] for member in use_case.members if member in newest}
+    return {name: newest[name] for name in use_case.members if name in newest and newest[name].state == "done"}
 
 
 def study_spec(
@@ -216,18 +251,28 @@ def retrain(plan: Plan, result: TuningResult) -> Retrained:
 
 
 def promote(plan: Plan, result: TuningResult, run: str) -> Gated:
-    """Retrain the picked system and register it; promote it if it beats the champion on the holdout."""
+    """Retrain the picked system and register it; promote it if it beats the champion on the holdout.
+
+    Raises:
+        ResultTaken: another run does, or has done so.
+    """
+    name = plan.use_case.name
+    return hpo.conclude(plan, result, run, name, lambda: retrain(plan, result), partial(gated, plan, run=run))
+
+
+def gated(plan: Plan, outcome: Mapping[str, Any], run: str) -> Gated:
+    """The gate's decision on the version of an outcome, made and carried out if it wasn't before."""
     from shared.registry import client, promotion
 
-    name = plan.use_case.name
-    champion = client.champion(name)
-    retrained = retrain(plan, result)
-    version = hpo.register_model(name, plan, result, retrained, run)
-    decision = decide(plan, version, champion, latency_ms=result.best.values[1])
-    client.add_metrics(version, {f"gate.{key}": value for key, value in decision.figures.items()})
-    promotion.promote(name, version.version, decision, seen=champion.version if champion else None, actor=run)
-    hpo.finish(plan, result, retrained, version, run)
-    return Gated(client.by_alias(name, client.CHALLENGER) or version, champion, decision)
+    name, number = outcome["model"], outcome["version"]
+    version, latency_ms = hpo.publish(outcome), outcome["top"][0]["values"][1]
+    assert version is not None
+    decided = promotion.settle(name, number, lambda champion: decide(plan, version, champion, latency_ms), actor=run)
+    figures = {key: float(value) for key, value in decided.figures.items()}
+    client.add_metrics(version, {f"gate.{key}": value for key, value in figures.items()})
+    met = client.version(name, decided.previous) if decided.previous else None
+    decision = PromotionDecision(promote=decided.promoted, reason=decided.reason, figures=figures)
+    return Gated(client.version(name, number), met, decision)
 
 
 def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, latency_ms: float) -> PromotionDecision:

@@ -49,9 +49,10 @@ def register(
     metrics: Mapping[str, float],
     params: Mapping[str, Any],
     lineage: Mapping[str, str],
-    alias: str | None = None,
 ) -> ModelVersion:
     """Add a version to the registered model `name`, with a run that holds its metrics, parameters and lineage.
+
+    No alias stands at it.
 
     files: a system saved by `model.save`; example: a few raw rows; predictions: the system's for the example.
     params: may be nested; lineage: see `shared.registry.lineage.lineage`.
@@ -75,9 +76,7 @@ def register(
         created = client.create_model_version(
             name, logged.artifact_location, run_id, tags=tags, description=_describe(lineage), model_id=logged.model_id
         )
-        if alias:
-            client.set_registered_model_alias(name, alias, created.version)
-        logger.info("model registered", extra={"model": name, "version": created.version, "alias": alias})
+        logger.info("model registered", extra={"model": name, "version": created.version})
         return _version(client, name, created.version)
 
 
@@ -104,6 +103,22 @@ def by_alias(name: str, alias: str) -> ModelVersion | None:
     with _registry(f"look up {name}@{alias}") as client:
         version = _aliases(client, name).get(alias)
         return None if version is None else _version(client, name, version)
+
+
+def version(name: str, number: int) -> ModelVersion:
+    """A version by its number.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    with _registry(f"look up {name} version {number}") as client:
+        return _version(client, name, str(number))
+
+
+def note(name: str, number: int, key: str, text: str) -> None:
+    """Say something of a version, by a tag `evertune.<key>`."""
+    with _registry(f"note {key} on {name} version {number}") as client:
+        client.set_model_version_tag(name, str(number), f"{PREFIX}{key}", text[:5000])
 
 
 def add_metrics(version: ModelVersion, metrics: Mapping[str, float]) -> None:

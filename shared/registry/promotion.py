@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from shared.domain import PromotionDecision
+from shared.domain import ModelVersion, PromotionDecision
 from shared.errors import RegistryError
 from shared.registry import client
 from shared.storage.database import connect
-from shared.storage.ledger import Ledger
+from shared.storage.ledger import Ledger, Promotion
 
 logger = logging.getLogger(__name__)
 
-# One process at a time decides on the champion of a registered model; the lock ends with the connection.
+# One process at a time moves the aliases of a registered model; the lock ends with the connection.
 LOCK = "SELECT pg_advisory_lock(hashtextextended('evertune.promotion/' || %(name)s, 0))"
 
 FOUND = PromotionDecision(
@@ -23,33 +23,85 @@ FOUND = PromotionDecision(
 )
 
 
+class ChampionMovedError(RegistryError):
+    """A decision was made against a champion of the past."""
+
+
+def settle(
+    name: str, version: int, judge: Callable[[ModelVersion | None], PromotionDecision], *, actor: str
+) -> Promotion:
+    """The gate's decision on a version: made once, however often and by how many runs at once it is asked for.
+
+    judge: compares the version with the champion; asked again where that has moved on meanwhile.
+
+    Raises:
+        RegistryError: the registry can't be reached, or refuses.
+    """
+    while (known := decision_on(name, version)) is None:
+        champion = client.champion(name)
+        if champion and champion.version == version:  # a run has died before it could log that
+            log_champion(name)
+            continue
+        seen = champion.version if champion else None
+        try:
+            promote(name, version, judge(champion), seen=seen, actor=actor)
+        except ChampionMovedError as moved:
+            logger.warning("gate asked again", extra={"model": name, "version": version, "reason": str(moved)})
+    return known
+
+
+def decision_on(name: str, version: int) -> Promotion | None:
+    """The gate's decision on a version, if it was made. A version that later was moved by hand has more entries."""
+    return next((p for p in Ledger().promotions(name) if p.version == version), None)
+
+
+def point_challenger(name: str) -> None:
+    """Let the alias `challenger` stand at the version that a study on the newest dataset version led to.
+
+    What the ledger says counts, not who comes last: a run that was late points to the same version.
+    """
+    with _locked(name):
+        newest = Ledger().newest_version(name)
+        current = client.by_alias(name, client.CHALLENGER)
+        if newest is not None and (current is None or current.version != newest):
+            client.set_alias(name, client.CHALLENGER, newest)
+
+
+def log_champion(name: str) -> None:
+    """Log the champion if the log knows another one: its run died before it could, or somebody moved the alias."""
+    with _locked(name):
+        if live := client.champion(name):
+            _log_unknown(name, live.version)
+
+
 def promote(name: str, version: int, decision: PromotionDecision, *, seen: int | None, actor: str) -> bool:
-    """Carry out a decision and log it; whether `version` is the champion now. Repeating it changes nothing.
+    """Carry out a decision and log it, unless one was made before; whether `version` was promoted.
 
     name: the registered model of a use case, which is named like it.
     seen: version of the champion that the decision was made against; None: there was none.
     actor: who decided: the pathspec of a run, or a person.
 
     Raises:
-        RegistryError: another version has become champion since.
+        ChampionMovedError: another version has become champion since.
     """
     with _locked(name):
+        if known := decision_on(name, version):
+            return known.promoted
         current = client.champion(name)
         live = None if current is None else current.version
         if live is not None and live != version:
             _log_unknown(name, live)
         if decision.promote and live != version:
             if live != seen:
-                raise RegistryError(
+                raise ChampionMovedError(
                     f"{name}: version {version} was compared with {_said(seen)}, but the champion is {_said(live)} "
                     "by now; compare it with that one, by running SystemTuneFlow again"
                 )
             if live is not None:
                 client.set_alias(name, client.PREVIOUS, live)
             client.set_alias(name, client.CHAMPION, version)
-        if not _is_logged(name, version, decision, seen):
-            Ledger().log_promotion(name, version, seen, decision, actor)
-            logger.info("promotion decided", extra={"model": name, "version": version, "promoted": decision.promote})
+        Ledger().log_promotion(name, version, seen, decision, actor)
+        logger.info("promotion decided", extra={"model": name, "version": version, "promoted": decision.promote})
     return decision.promote
 
 
@@ -63,12 +115,6 @@ def _log_unknown(name: str, live: int) -> None:
     known = promoted[-1] if promoted else None
     if live != known:
         Ledger().log_promotion(name, live, known, FOUND, "unknown")
-
-
-def _is_logged(name: str, version: int, decision: PromotionDecision, seen: int | None) -> bool:
-    """Whether this decision is the last one in the log: a step that is retried has made it before."""
-    last = next(reversed(Ledger().promotions(name)), None)
-    return last is not None and (last.version, last.promoted, last.previous) == (version, decision.promote, seen)
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """The ledger: which dataset versions there are, which study is due, claimed or done by which run, what was promoted.
 
 Every transition is one SQL statement and may be repeated: a run that is started twice, or an event that is delivered
-twice, changes nothing the second time. A study that is done stays done until it is reopened.
+twice, changes nothing the second time. A study that is done stays done until a larger budget is asked for. Which of
+the runs at a study makes its result is settled in `claims`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -28,7 +29,11 @@ State = Literal["due", "claimed", "done", "failed"]
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """A study as the ledger knows it. `run` claimed it last, or finished it; `note` says why it failed."""
+    """A study as the ledger knows it. `run` was at it last; `note` says why it failed, or is due again.
+
+    asked_at: when a run last asked for it. finished_at: when its last outcome was found. recorded: the outcome is that
+    of the budget asked for, also where the state isn't done yet.
+    """
 
     study: str
     use_case: str
@@ -38,7 +43,9 @@ class LedgerEntry:
     run: str | None
     outcome: Mapping[str, Any]
     note: str
-    updated_at: datetime
+    asked_at: datetime
+    finished_at: datetime | None = None
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,16 @@ RECORD_DATASET = """
 INSERT INTO evertune.dataset_versions (use_case, fingerprint, ref, run)
 VALUES (%(use_case)s, %(fingerprint)s, %(ref)s, %(run)s)
 ON CONFLICT (use_case, fingerprint) DO UPDATE
-SET ref = excluded.ref, run = excluded.run, recorded_at = clock_timestamp()
+SET ref = excluded.ref, run = excluded.run, recorded_at = clock_timestamp(), seen_at = clock_timestamp()
+"""
+
+SEE_DATASET = """
+UPDATE evertune.dataset_versions SET seen_at = clock_timestamp()
+WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s
+"""
+
+SEEN_AT = """
+SELECT seen_at FROM evertune.dataset_versions WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s
 """
 
 DATASET_RUN = """
@@ -73,54 +89,37 @@ WHERE use_case = %(use_case)s AND starts_with(fingerprint, %(prefix)s)
 ORDER BY recorded_at DESC
 """
 
-# The newest version for which no variant lacks a study that is done.
-NEWEST_COMPLETE = """
-SELECT ref FROM evertune.dataset_versions d
-WHERE use_case = %(use_case)s AND NOT EXISTS (
-    SELECT FROM unnest(%(variants)s::text[]) AS wanted(variant)
-    WHERE NOT EXISTS (
-        SELECT FROM evertune.studies s
-        WHERE s.state = 'done'
-          AND (s.use_case, s.fingerprint, s.variant) = (d.use_case, d.fingerprint, wanted.variant)))
-ORDER BY recorded_at DESC LIMIT 1
-"""
-
 SAVE_SOURCE = (
     "INSERT INTO evertune.objective_sources (hash, source) VALUES (%(hash)s, %(source)s) ON CONFLICT DO NOTHING"
 )
 
 SOURCE = "SELECT source FROM evertune.objective_sources WHERE hash = %(hash)s"
 
-ENTRY_COLUMNS = "name AS study, use_case, variant, fingerprint, state, run, outcome, note, updated_at"
+ENTRY_COLUMNS = (
+    "name AS study, use_case, variant, fingerprint, state, run, outcome, note, asked_at, finished_at, recorded"
+)
 
-OPEN_STUDY = """
-INSERT INTO evertune.studies (name, use_case, variant, fingerprint)
-VALUES (%(name)s, %(use_case)s, %(variant)s, %(fingerprint)s) ON CONFLICT DO NOTHING
+# Whether the outcome is of a budget that is large enough.
+SATISFIED = "coalesce((studies.outcome ->> 'budget')::int >= %(budget)s, true)"
+
+# A run that begins shares the study with those that are at it already, and leaves one alone that is done.
+BEGIN = f"""
+INSERT INTO evertune.studies (name, use_case, variant, fingerprint, state, run)
+VALUES (%(name)s, %(use_case)s, %(variant)s, %(fingerprint)s, 'claimed', %(run)s)
+ON CONFLICT (name) DO UPDATE
+SET state = 'claimed', run = %(run)s, note = '', asked_at = clock_timestamp(),
+    recorded = studies.recorded AND {SATISFIED}
+WHERE NOT (studies.state = 'done' AND {SATISFIED})
 """
 
-# The last run that claims a study owns it: the one before has died, or its event came twice.
-CLAIM = """
-UPDATE evertune.studies SET state = 'claimed', run = %(run)s, note = '', updated_at = clock_timestamp()
-WHERE name = %(name)s AND state <> 'done'
-"""
-
-# Only the run that finished a study may say more of its outcome.
-FINISH = """
-UPDATE evertune.studies
-SET state = 'done', run = %(run)s, outcome = %(outcome)s, note = '', updated_at = clock_timestamp()
-WHERE name = %(name)s AND (state <> 'done' OR run = %(run)s)
-"""
-
-# The failure of a run that has lost its claim is no news.
+# The failure of a run is no news where another one is at the study, or has claimed its result.
 FAIL = """
-UPDATE evertune.studies SET state = 'failed', note = %(note)s, updated_at = clock_timestamp()
-WHERE name = %(name)s AND state <> 'done' AND coalesce(run, %(run)s) = %(run)s
+UPDATE evertune.studies SET state = 'failed', note = %(note)s
+WHERE name = %(name)s AND state <> 'done' AND run = %(run)s
+  AND (coalesce(holder, run) = run OR expires < clock_timestamp())
 """
 
-# The outcome stays readable until the next one replaces it.
-REOPEN = "UPDATE evertune.studies SET state = 'due', updated_at = clock_timestamp() WHERE name = %(name)s"
-
-CONFIRM = "UPDATE evertune.studies SET updated_at = clock_timestamp() WHERE name = %(name)s AND state = 'done'"
+CONFIRM = "UPDATE evertune.studies SET asked_at = clock_timestamp() WHERE name = %(name)s AND state = 'done'"
 
 FORGET = "DELETE FROM evertune.studies WHERE name = %(name)s"
 
@@ -130,6 +129,14 @@ ENTRIES = f"""
 SELECT {ENTRY_COLUMNS} FROM evertune.studies
 WHERE use_case = %(use_case)s AND fingerprint = coalesce(%(fingerprint)s, fingerprint)
 ORDER BY opened_at
+"""
+
+# Of the studies that led to a version of a registered model, the one on the newest dataset version.
+NEWEST_VERSION = """
+SELECT (s.outcome ->> 'version')::int
+FROM evertune.studies s JOIN evertune.dataset_versions d USING (use_case, fingerprint)
+WHERE s.outcome ->> 'model' = %(model)s AND s.outcome ->> 'version' IS NOT NULL
+ORDER BY d.recorded_at DESC, s.finished_at DESC LIMIT 1
 """
 
 LOG_PROMOTION = """
@@ -160,6 +167,15 @@ class Ledger:
         )
         logger.info("dataset recorded", extra={"use_case": ref.use_case, "fingerprint": ref.fingerprint, "run": run})
 
+    def see_dataset(self, ref: DatasetRef) -> None:
+        """The source still holds the rows of a dataset version."""
+        self._execute(SEE_DATASET, use_case=ref.use_case, fingerprint=ref.fingerprint)
+
+    def seen_at(self, ref: DatasetRef) -> datetime | None:
+        """When the source was last found to hold the rows of a dataset version."""
+        rows = self._rows(SEEN_AT, use_case=ref.use_case, fingerprint=ref.fingerprint)
+        return rows[0][0] if rows else None
+
     def datasets(self, use_case: str) -> list[DatasetRef]:
         """All dataset versions of a use case, newest first."""
         return self._refs(DATASETS, use_case=use_case, prefix="")
@@ -171,10 +187,6 @@ class Ledger:
 
     def newest_dataset(self, use_case: str) -> DatasetRef | None:
         return next(iter(self.datasets(use_case)), None)
-
-    def newest_complete(self, use_case: str, variants: Sequence[Variant]) -> DatasetRef | None:
-        """The newest dataset version on which a study of each variant is done."""
-        return next(iter(self._refs(NEWEST_COMPLETE, use_case=use_case, variants=list(variants))), None)
 
     def dataset(self, use_case: str, fingerprint_prefix: str) -> DatasetRef:
         """The one dataset version whose fingerprint begins so.
@@ -221,44 +233,20 @@ class Ledger:
             )
         return source
 
-    def open_study(self, name: str, use_case: str, variant: Variant, fingerprint: str) -> LedgerEntry:
-        """Put a study on record as due, if it isn't there yet."""
-        self._execute(OPEN_STUDY, name=name, use_case=use_case, variant=variant, fingerprint=fingerprint)
-        return self._known(name)
-
-    def claim(self, name: str, run: str) -> LedgerEntry:
-        """Claim a study for a run, unless it is done: the entry's state says so.
-
-        Raises:
-            DataError: there is no such study.
-        """
-        return self._transition(CLAIM, name, run=run)
-
-    def finish(self, name: str, outcome: Mapping[str, Any], run: str) -> LedgerEntry:
-        """Record a study as done. If another run has done it before, its outcome stays.
-
-        outcome: JSON-able; numbers that aren't finite come back as the strings `nan`, `inf`, `-inf`.
-
-        Raises:
-            DataError: there is no such study.
-        """
-        return self._transition(FINISH, name, outcome=Jsonb(_finite(outcome)), run=run)
+    def begin(
+        self, name: str, use_case: str, variant: Variant, fingerprint: str, *, budget: int, run: str
+    ) -> LedgerEntry:
+        """A run is at a study, alone or beside others, unless that is done with this budget: the state says so."""
+        about = {"use_case": use_case, "variant": variant, "fingerprint": fingerprint}
+        return self._transition(BEGIN, name, **about, budget=budget, run=run)
 
     def fail(self, name: str, note: str, run: str) -> LedgerEntry:
-        """Record that a run failed at a study, unless it is done or another run has claimed it since.
+        """Record that a run failed at a study, unless it is done or another run is at it.
 
         Raises:
             DataError: there is no such study.
         """
         return self._transition(FAIL, name, note=note, run=run)
-
-    def reopen(self, name: str) -> LedgerEntry:
-        """Make a study due again, with a larger budget.
-
-        Raises:
-            DataError: there is no such study.
-        """
-        return self._transition(REOPEN, name)
 
     def confirm(self, name: str) -> None:
         """A study that is done is what the config asks for now: it counts as the newest of its variant."""
@@ -275,6 +263,11 @@ class Ledger:
         """Studies of a use case, of one dataset version or all, in the order they were opened."""
         return self._entries(ENTRIES, use_case=use_case, fingerprint=fingerprint)
 
+    def newest_version(self, model: str) -> int | None:
+        """The version of a registered model that a study on the newest dataset version led to."""
+        rows = self._rows(NEWEST_VERSION, model=model)
+        return rows[0][0] if rows else None
+
     def log_promotion(
         self, use_case: str, version: int, previous: int | None, decision: PromotionDecision, actor: str
     ) -> None:
@@ -286,7 +279,7 @@ class Ledger:
             previous=previous,
             promoted=decision.promote,
             reason=decision.reason,
-            figures=Jsonb(_finite(decision.figures)),
+            figures=Jsonb(finite(decision.figures)),
             actor=actor,
         )
 
@@ -304,8 +297,7 @@ class Ledger:
         entry = self.entry(name)
         if entry is None:
             raise DataError(
-                f"a study must be on record to be claimed, finished or reopened, but {name!r} isn't; "
-                "`evertune status` lists those that are"
+                f"a study must be on record to be failed, but {name!r} isn't; `evertune status` lists those that are"
             )
         return entry
 
@@ -324,10 +316,10 @@ class Ledger:
         return self._rows(statement, class_row(LedgerEntry), **values)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The value with numbers that JSON doesn't have as strings."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value

@@ -72,7 +72,9 @@ def test_unchanged_data_can_add_its_budget_to_the_study_each_time(iris: Path, fl
     config = configure(iris.parent, SCRIPT, 3)
     config.write_text(config.read_text() + '[schedule]\nwhen_unchanged = "continue"\n')
     assert "3 trials" in flow("classical_hpo", config).stdout
+    flow("data_prep", config)
     assert "6 trials" in flow("classical_hpo", config).stdout
+    assert "nothing changed" in flow("classical_hpo", config).stdout, "its event came twice"
     (entry,) = Ledger().entries("iris")
     assert (entry.state, entry.outcome["budget"], entry.outcome["counts"]) == ("done", 6, {"COMPLETE": 6})
 

@@ -23,6 +23,7 @@ from shared.settings import settings
 from shared.storage import PostgresStorage, services
 from shared.storage.database import sqlalchemy_url
 from shared.storage.ledger import Ledger
+from tests import on_record
 from tests.conftest import Server
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -65,8 +66,6 @@ def invoke(*args: str):
 def finish(variant: str, run: str, objective: str = "flows/classical_hpo/objectives/svm.py") -> str:
     """Put a finished study of `digits` on record."""
     ledger, name = Ledger(), f"digits/{variant}/{FINGERPRINT[:12]}/{variant[:8]}"
-    ledger.open_study(name, "digits", variant, FINGERPRINT)  # type: ignore[arg-type]
-    ledger.claim(name, run)
     outcome = {
         "trial": 17,
         "value": -0.0412,
@@ -77,7 +76,7 @@ def finish(variant: str, run: str, objective: str = "flows/classical_hpo/objecti
         "model": f"digits-{variant}",
         "version": 3,
     }
-    ledger.finish(name, outcome, run)
+    on_record.finish(name, outcome, run, variant=variant, fingerprint=FINGERPRINT)  # type: ignore[arg-type]
     return name
 
 
@@ -161,8 +160,7 @@ def test_progress_is_that_of_the_studies_that_the_chains_runs_have_claimed():
     study = optuna.create_study(storage=PostgresStorage(), study_name="digits/deep/x", direction="maximize")
     study.set_user_attr("evertune", {"n_trials": 20})
     study.optimize(lambda trial: trial.number, n_trials=3)
-    Ledger().open_study("digits/deep/x", "digits", "deep", FINGERPRINT)
-    Ledger().claim("digits/deep/x", "DeepHPOFlow/8")
+    Ledger().begin("digits/deep/x", "digits", "deep", FINGERPRINT, budget=1, run="DeepHPOFlow/8")
     finish("classical", "ClassicalHPOFlow/7")
     flows = [Flow("ClassicalHPOFlow", Path("a")), Flow("DeepHPOFlow", Path("b"))]
     chain = Chain.begin("digits", Graph.of(*flows), 1, utc_now())

@@ -55,7 +55,7 @@ def plan(config: UseCase, folder: Path, source: str = SOURCE) -> Plan:
 def finish(plan: Plan) -> None:
     best = TrialSummary(number=0, values=(0.9,), params={"x": 0.9})
     result = TuningResult(study=plan.study.name, best=best, top=(best,), counts={"COMPLETE": 1}, wall_s=1, cpu_s=1)
-    hpo.register(plan, result, None, run="ClassicalHPOFlow/1")
+    hpo.register(plan, result, run="ClassicalHPOFlow/1")
 
 
 def test_a_larger_budget_adds_to_a_warm_study(tmp_path: Path) -> None:
@@ -99,6 +99,8 @@ def test_unchanged_data_adds_trials_where_the_config_says_continue(tmp_path: Pat
         due = plan(nightly, tmp_path)
         budgets.append(due.study.n_trials)
         finish(due)
+        assert "nothing changed" in plan(nightly, tmp_path).idle, "the event came twice"
+        Ledger().see_dataset(due.data)
     assert budgets == [10, 20, 30]
     assert "nothing changed" in plan(use_case(10), tmp_path).idle, "and nothing where it says skip"
 

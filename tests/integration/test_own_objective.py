@@ -61,11 +61,13 @@ def test_the_best_value_is_called_by_what_it_is(source: str, metrics: tuple[str,
     plan, data = a_plan(source, metrics), a_dataset()
     best = TrialSummary(number=0, values=(0.9,), params={"C": 1.0})
     result = TuningResult(study=plan.study.name, best=best, top=(best,), counts={"COMPLETE": 1}, wall_s=1, cpu_s=1)
-    Ledger().open_study(plan.study.name, "toy", "classical", "f")
+    Ledger().begin(plan.study.name, "toy", "classical", "f", budget=1, run="ClassicalHPOFlow/1")
     fitted = LogisticRegression().fit(data.X, data.y)
     system = System(Signature(("a",), (1,), ("no", "yes")), (Member("classical", fitted),))
 
-    version = hpo.register(plan, result, hpo.retrained(data, lambda: system), run="ClassicalHPOFlow/1")
+    version = hpo.conclude(
+        plan, result, "ClassicalHPOFlow/1", "toy-classical", lambda: hpo.retrained(data, lambda: system), hpo.publish
+    )
 
     entry = Ledger().entry(plan.study.name)
     assert version is not None

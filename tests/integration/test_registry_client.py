@@ -54,7 +54,7 @@ def files(system) -> dict[str, bytes]:
 
 @pytest.fixture
 def register(files, rows, system):
-    def call(alias: str | None = None, score: float = -0.25, **changes) -> ModelVersion:
+    def call(score: float = -0.25, **changes) -> ModelVersion:
         arguments = {
             "use_case": "iris",
             "example": rows[:3],
@@ -62,7 +62,6 @@ def register(files, rows, system):
             "metrics": {"neg_log_loss": score},
             "params": {"family": "linear", "one": {"C": 1.5, "note": "x" * 7000}, "odd|key": 1},
             "lineage": LINEAGE,
-            "alias": alias,
         }
         return client.register(changes.pop("name", NAME), files, **{**arguments, **changes})
 
@@ -70,9 +69,9 @@ def register(files, rows, system):
 
 
 def test_a_version_is_registered_with_its_metrics_parameters_and_lineage_and_in_silence(register, home, capfd):
-    version = register(alias="challenger")
+    version = register()
     assert capfd.readouterr() == ("", "")
-    assert (version.name, version.version, version.aliases) == (NAME, 1, ("challenger",))
+    assert (version.name, version.version, version.aliases) == (NAME, 1, ())
     assert version.metrics == {"neg_log_loss": -0.25}
     assert version.lineage == {**LINEAGE, "use_case": "iris"}
     mlflow = mlflow_client()
@@ -102,8 +101,10 @@ def test_the_registered_model_is_its_script_its_native_files_and_what_it_require
 
 def test_aliases_find_versions_and_newer_ones_take_them_over(register):
     assert client.by_alias(NAME, "challenger") is None
-    first = register(alias="challenger")
-    second = register(alias="challenger", score=-0.125)
+    first, second = register(), register(score=-0.125)
+    client.set_alias(NAME, "challenger", 1)
+    client.set_alias(NAME, "challenger", 2)
+    second = client.version(NAME, 2)
     assert client.by_alias(NAME, "challenger") == second
     assert client.champion(NAME) is None
     assert (first.uri, second.uri) == (f"models:/{NAME}/1", f"models:/{NAME}/2")

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from shared.cli.app import app
 from shared.config import UseCase
 from shared.data.prepare import prepare
-from shared.domain import Variant
+from shared.domain import TuningResult, Variant
 from shared.errors import DataError, FlowError, StudyFailed
 from shared.flow import hpo, system
+from shared.flow.plan import Plan
 from shared.flow.replay import plan_of, replay
 from shared.storage.ledger import Ledger
 from shared.storage.studies import delete_study
@@ -94,8 +95,13 @@ def tuned(
         result, _ = hpo.select(plan, stats, "HPOFlow/1")
     except StudyFailed:
         return config
-    hpo.finish(plan, result, None, None, "HPOFlow/1")
+    finish(plan, result, "HPOFlow/1")
     return config
+
+
+def finish(plan: Plan, result: TuningResult, run: str) -> None:
+    """Record the study as done, with no model: what is replayed is its trials."""
+    hpo.conclude(plan, result, run, "unused", retrain=lambda: None, publish=lambda _: None)
 
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -185,7 +191,7 @@ def test_a_system_is_replayed_without_what_the_cache_remembers(tmp_path: Path) -
     plan = system.plan(config, run="SystemTuneFlow/1")
     stats = [system.tune(plan, 0, 1, "SystemTuneFlow/1/tune/1")]
     result, _ = system.select(plan, stats, "SystemTuneFlow/1")
-    hpo.finish(plan, result, None, None, "SystemTuneFlow/1")
+    finish(plan, result, "SystemTuneFlow/1")
     for scores in Path(plan.data.uri).glob("oof/**/*.npz"):
         scores.write_bytes(b"not read")
 

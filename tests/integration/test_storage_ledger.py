@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import psycopg
@@ -12,7 +11,8 @@ import pytest
 from shared.domain import DatasetRef, PromotionDecision, Table
 from shared.errors import DataError
 from shared.storage.database import connect
-from shared.storage.ledger import Ledger
+from shared.storage.ledger import Ledger, LedgerEntry
+from tests import on_record
 
 NAME = "digits/classical/aaaa00000000/12345678"
 
@@ -46,8 +46,12 @@ def ledger(database: str) -> Ledger:  # noqa: ARG001
 
 @pytest.fixture
 def study(ledger: Ledger) -> str:
-    ledger.open_study(NAME, "digits", "classical", "aaaa")
+    begin(ledger)
     return NAME
+
+
+def begin(ledger: Ledger, run: str = "A/1", budget: int = 10) -> LedgerEntry:
+    return ledger.begin(NAME, "digits", "classical", "aaaa", budget=budget, run=run)
 
 
 def test_a_dataset_version_comes_back_as_it_was_recorded(ledger: Ledger) -> None:
@@ -94,24 +98,6 @@ def test_a_prefix_where_nothing_is_on_record_says_so(ledger: Ledger) -> None:
         ledger.dataset("digits", "ab")
 
 
-def test_the_newest_complete_version_has_all_variants_done(ledger: Ledger) -> None:
-    for fingerprint, done in [("aaaa", ["classical", "deep"]), ("bbbb", ["classical"]), ("cccc", [])]:
-        ledger.record_dataset(dataset(fingerprint), run="r")
-        for variant in ("classical", "deep"):
-            name = f"digits/{variant}/{fingerprint}"
-            ledger.open_study(name, "digits", variant, fingerprint)
-            if variant in done:
-                ledger.finish(name, {}, run="r")
-
-    def newest(*variants: str) -> str | None:
-        ref = ledger.newest_complete("digits", variants)
-        return ref and ref.fingerprint
-
-    assert newest("classical", "deep") == "aaaa"
-    assert newest("classical") == "bbbb"
-    assert newest("classical", "deep", "system") is None
-
-
 def test_a_source_is_kept_once_under_its_hash(ledger: Ledger) -> None:
     first, second = ledger.save_source("def build(trial): ...\n"), ledger.save_source("def build(trial): ...\n")
     assert first == second
@@ -132,71 +118,76 @@ def test_a_source_that_was_changed_in_the_database_is_refused(ledger: Ledger) ->
         ledger.source(digest)
 
 
-def test_opening_a_study_twice_changes_nothing(ledger: Ledger, study: str) -> None:
-    ledger.claim(study, run="A/1")
-    assert ledger.open_study(study, "digits", "classical", "aaaa") == ledger.entry(study)
-    assert [entry.state for entry in ledger.entries("digits")] == ["claimed"]
+def test_a_version_is_seen_when_it_is_recorded_and_whenever_its_rows_are_found_again(ledger: Ledger) -> None:
+    assert ledger.seen_at(dataset()) is None
+    ledger.record_dataset(dataset(), run="r")
+    first = ledger.seen_at(dataset())
+    ledger.see_dataset(dataset())
+    second = ledger.seen_at(dataset())
+    assert first is not None
+    assert second is not None
+    assert first < second
 
 
-@pytest.mark.parametrize("before", ["due", "claimed", "failed"])
-def test_a_study_that_is_not_done_can_be_claimed(ledger: Ledger, study: str, before: str) -> None:
-    if before != "due":
-        ledger.claim(study, run="A/1")
+@pytest.mark.parametrize("before", ["new", "claimed", "failed"])
+def test_a_run_begins_a_study_that_is_not_done(ledger: Ledger, before: str) -> None:
+    if before != "new":
+        begin(ledger, "A/1")
     if before == "failed":
-        ledger.fail(study, note="boom", run="A/1")
-    entry = ledger.claim(study, run="B/2")
+        ledger.fail(NAME, note="boom", run="A/1")
+    entry = begin(ledger, "B/2")
     assert (entry.state, entry.run, entry.note) == ("claimed", "B/2", "")
+    assert ledger.entries("digits") == [entry]
 
 
-def test_a_study_that_is_done_stays_done(ledger: Ledger, study: str) -> None:
-    done = ledger.finish(study, {"best": 1.0}, run="A/1")
-    attempts: list[Callable[[], object]] = [
-        lambda: ledger.claim(study, run="B/2"),
-        lambda: ledger.finish(study, {"best": 2.0}, run="B/2"),
-        lambda: ledger.fail(study, note="boom", run="A/1"),
-        lambda: ledger.open_study(study, "digits", "classical", "aaaa"),
-    ]
-    for attempt in attempts:
-        assert attempt() == done
+def test_a_study_that_is_done_stays_done(ledger: Ledger) -> None:
+    done = on_record.finish(NAME, {"budget": 10}, "A/1")
+    assert begin(ledger, "B/2") == done
+    assert begin(ledger, "B/2", budget=9) == done
+    assert ledger.fail(NAME, note="boom", run="A/1") == done
 
 
-def test_the_run_that_finished_a_study_may_say_more_of_it(ledger: Ledger, study: str) -> None:
-    ledger.finish(study, {"best": 1.0}, run="A/1")
-    assert ledger.finish(study, {"best": 1.0, "version": 3}, run="A/1").outcome == {"best": 1.0, "version": 3}
+def test_a_larger_budget_goes_on_with_what_was_done(ledger: Ledger) -> None:
+    on_record.finish(NAME, {"budget": 10}, "A/1")
+    entry = begin(ledger, "B/2", budget=11)
+    assert (entry.state, entry.recorded, entry.outcome) == ("claimed", False, {"budget": 10})
 
 
-def test_a_reopened_study_is_due_and_remembers_its_outcome(ledger: Ledger, study: str) -> None:
-    ledger.finish(study, {"budget": 10}, run="A/1")
-    entry = ledger.reopen(study)
-    assert (entry.state, entry.outcome) == ("due", {"budget": 10})
-    assert ledger.claim(study, run="B/2").state == "claimed"
-
-
-def test_the_failure_of_a_run_that_lost_its_claim_is_ignored(ledger: Ledger, study: str) -> None:
-    ledger.claim(study, run="A/1")
-    ledger.claim(study, run="B/2")
+def test_the_failure_of_a_run_beside_others_is_ignored(ledger: Ledger, study: str) -> None:
+    begin(ledger, "B/2")
     assert ledger.fail(study, note="too late", run="A/1").state == "claimed"
     failed = ledger.fail(study, note="boom", run="B/2")
     assert (failed.state, failed.note) == ("failed", "boom")
 
 
-@pytest.mark.parametrize("transition", ["claim", "finish", "fail", "reopen"])
-def test_an_unknown_study_is_an_error_with_a_remedy(ledger: Ledger, transition: str) -> None:
-    arguments = {"claim": ["r"], "finish": [{}, "r"], "fail": ["note", "r"], "reopen": []}[transition]
+def test_an_unknown_study_is_an_error_with_a_remedy(ledger: Ledger) -> None:
     with pytest.raises(DataError, match="'no/such/study' isn't; `evertune status` lists"):
-        getattr(ledger, transition)("no/such/study", *arguments)
+        ledger.fail("no/such/study", "note", "r")
 
 
-def test_numbers_that_json_lacks_are_kept(ledger: Ledger, study: str) -> None:
-    entry = ledger.finish(study, {"best": math.inf, "top": [{"value": math.nan}], "pair": (1, 2.5)}, run="r")
+def test_numbers_that_json_lacks_are_kept(ledger: Ledger) -> None:
+    del ledger
+    entry = on_record.finish(NAME, {"best": math.inf, "top": [{"value": math.nan}], "pair": (1, 2.5)})
     assert entry.outcome == {"best": "inf", "top": [{"value": "nan"}], "pair": [1, 2.5]}
 
 
 def test_entries_are_those_of_the_use_case_and_version(ledger: Ledger) -> None:
     for name, use_case, fingerprint in [("1", "digits", "aaaa"), ("2", "digits", "bbbb"), ("3", "other", "aaaa")]:
-        ledger.open_study(name, use_case, "deep", fingerprint)
+        ledger.begin(name, use_case, "deep", fingerprint, budget=1, run="r")
     assert [entry.study for entry in ledger.entries("digits")] == ["1", "2"]
     assert [entry.study for entry in ledger.entries("digits", "bbbb")] == ["2"]
+
+
+def test_the_newest_version_of_a_model_is_that_of_the_newest_data_not_of_the_last_run(ledger: Ledger) -> None:
+    assert ledger.newest_version("m") is None
+    for fingerprint in ("aaaa", "bbbb"):
+        ledger.record_dataset(dataset(fingerprint), run="r")
+    for fingerprint, version in (("bbbb", 1), ("aaaa", 2)):
+        on_record.finish(f"d/{fingerprint}", {"model": "m", "version": version}, fingerprint=fingerprint)
+    assert ledger.newest_version("m") == 1
+    on_record.finish("d/edited", {"model": "m", "version": 3}, fingerprint="bbbb")
+    on_record.finish("d/not registered", {"model": "m", "version": None}, fingerprint="bbbb")
+    assert ledger.newest_version("m") == 3
 
 
 def test_promotions_are_logged_in_order(ledger: Ledger) -> None:

@@ -317,7 +317,7 @@ def test_a_database_user_called_evertune_gets_optunas_tables_in_public(
             connection.execute(f"ALTER ROLE {role} SET search_path TO evertune, public")
         use(monkeypatch, bare_home, EVERTUNE_DATABASE_URL=url.replace("postgres@", f"{role}@"))
         PostgresStorage().close()
-        Ledger().open_study("s", "digits", "classical", "aaaa")
+        Ledger().begin("s", "digits", "classical", "aaaa", budget=1, run="r")
         with psycopg.connect(url, autocommit=True) as connection:
             optunas = connection.execute("SELECT to_regclass('public.trials'), to_regclass('evertune.trials')")
             assert optunas.fetchone() == ("trials", None)

@@ -56,7 +56,7 @@ def entry(budget: int = 10, asked: int = 10, hours: int = 0, **changes: Any) -> 
     values: dict[str, Any] = {
         "study": "toy/classical/old/1", "use_case": "toy", "variant": "classical", "fingerprint": "old",
         "state": "done", "run": "ClassicalHPOFlow/1", "outcome": outcome, "note": "",
-        "updated_at": NOW + timedelta(hours=hours),
+        "asked_at": NOW + timedelta(hours=hours),
     }  # fmt: skip
     return LedgerEntry(**values | changes)
 
@@ -146,11 +146,10 @@ def test_what_a_study_cant_learn_from(other: LedgerEntry, why: str) -> None:
     assert earlier_studies([other], spec(), "accuracy") == [], why
 
 
-def test_the_system_takes_the_newest_finished_study_of_each_member() -> None:
-    old, new, failed = entry(hours=1), entry(hours=2), entry(hours=3, state="failed")
+def test_the_system_takes_the_study_of_each_member_that_was_asked_for_last() -> None:
+    old, new = entry(hours=1), entry(hours=2)
     other_metric = entry(hours=4, outcome={**entry().outcome, "metric": "f1"})
-    assert upstream_studies([new, old, failed, other_metric], USE_CASE) == {"classical": new}
-    assert upstream_studies([failed], USE_CASE) == {}
+    assert upstream_studies([new, old, other_metric], USE_CASE) == {"classical": new}
     scores_itself = entry(hours=5, outcome={**entry().outcome, "metric": "rows_kept", "scores_itself": True})
     assert upstream_studies([new, scores_itself, other_metric], USE_CASE) == {"classical": scores_itself}
 
