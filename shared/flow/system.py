@@ -82,7 +82,7 @@ def due(use_case: UseCase, dataset: str = "latest", *, force: bool = False) -> P
     ref = newest_complete(refs, entries, use_case) if dataset == "latest" else ledger.dataset(name, dataset)
     upstream = upstream_studies(on(ref, entries), use_case) if ref else {}
     if ref is None or not upstream.keys() >= set(use_case.members):
-        if dataset == "latest" and any(e.variant == "system" and e.state == "done" for e in entries):
+        if refs and dataset == "latest" and any(e.variant == "system" and e.state == "done" for e in entries):
             return Plan(use_case, "system", idle=incomplete(refs[0], entries, use_case))
         lacking = incomplete(ref, entries, use_case)
         raise FlowError(f"{lacking}; run `evertune run {name}`, or the flows of these variants")

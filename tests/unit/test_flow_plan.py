@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from shared.config import SystemConfig, UseCase
+from shared.config import ScheduleConfig, SystemConfig, UseCase
 from shared.domain import DatasetRef, EarlierStudy, StudySpec, Table, TrialSummary
-from shared.flow.plan import Plan, earlier_studies, extended, idle_reason, warm_started
-from shared.flow.system import study_spec, upstream_studies
+from shared.flow.plan import Plan, continues, earlier_studies, extended, idle_reason, warm_started, why_due
+from shared.flow.system import newest_complete, study_spec, upstream_studies
 from shared.storage.ledger import LedgerEntry
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -162,3 +162,67 @@ def test_a_system_is_another_one_when_an_upstream_best_changes() -> None:
     better = TrialSummary(number=4, values=(0.9,), params={"depth": 9})
     assert name() == name(counts={"COMPLETE": 99})
     assert name() != name(top=[better.model_dump(mode="json")])
+
+
+def version(fingerprint: str) -> DatasetRef:
+    return REF.model_copy(update={"fingerprint": fingerprint})
+
+
+def on_data(fingerprint: str, variant: str = "classical", **changes: Any) -> LedgerEntry:
+    about = {"study": f"toy/{variant}/{fingerprint}/1", "variant": variant, "fingerprint": fingerprint}
+    return entry(**about | changes)
+
+
+BOTH = UseCase.model_validate(USE_CASE.model_dump(exclude_none=True) | {"deep": {"objective": "x.py"}})
+EDITED = {"hours": 1, "study": "toy/classical/new/2"}
+
+
+@pytest.mark.parametrize(
+    ("use_case", "entries", "found", "why"),
+    [
+        (USE_CASE, [], None, "nothing is done"),
+        (USE_CASE, [on_data("old")], "old", "the newest one lacks a variant"),
+        (USE_CASE, [on_data("old"), on_data("new")], "new", "both are complete"),
+        (BOTH, [on_data("old"), on_data("old", "deep"), on_data("new")], "old", "a variant was added, or is late"),
+        (BOTH, [on_data("new"), on_data("old", "deep")], None, "the variants are done on different versions"),
+        (USE_CASE, [on_data("new"), on_data("new", "deep", state="failed")], "new", "the variant was taken out"),
+        (BOTH, [on_data("new"), on_data("new", "deep", state="failed")], None, "a variant has failed"),
+        (USE_CASE, [on_data("new"), on_data("new", **EDITED, state="claimed")], None, "its edited objective is tuned"),
+        (USE_CASE, [on_data("new"), on_data("new", **EDITED, state="failed")], None, "its edited objective failed"),
+        (USE_CASE, [on_data("new", hours=2), on_data("new", **EDITED, state="failed")], "new", "the edit was undone"),
+        (USE_CASE, [on_data("new", outcome=entry().outcome | {"metric": "f1"})], None, "it is of another metric"),
+        (
+            USE_CASE, [on_data("old"), on_data("new", state="claimed"), on_data("new", "system")], None,
+            "a system was tuned on newer data than the complete one",
+        ),
+    ],
+)  # fmt: skip
+def test_a_system_is_tuned_on_the_newest_version_whose_configured_variants_are_done(
+    use_case: UseCase, entries: list[LedgerEntry], found: str | None, why: str
+) -> None:
+    ref = newest_complete([version("new"), version("old")], entries, use_case)
+    assert (ref and ref.fingerprint) == found, why
+
+
+def test_unchanged_data_adds_trials_once_for_each_look_at_it() -> None:
+    nightly = USE_CASE.model_copy(update={"schedule": ScheduleConfig(when_unchanged="continue")})
+    done = entry(finished_at=NOW)
+    before, after = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
+    assert [continues(nightly, done, seen) for seen in (None, before, after)] == [False, False, True]
+    assert not continues(nightly, None, after)
+    assert not continues(USE_CASE, done, after)
+
+
+@pytest.mark.parametrize(
+    ("known", "why"),
+    [
+        (None, "no run has asked for it yet"),
+        (entry(budget=5), "10 trials are asked for, and it is done with 5"),
+        (entry(state="failed", note="no luck"), "ClassicalHPOFlow/1 failed: no luck"),
+        (entry(state="due", note="HPO/2 was interrupted"), "HPO/2 was interrupted"),
+        (entry(state="claimed"), "ClassicalHPOFlow/1 is at it, or has died: it isn't done"),
+        (entry(state="claimed", recorded=True), "its result is recorded, and has to be published"),
+    ],
+)
+def test_what_is_due_says_why(known: LedgerEntry | None, why: str) -> None:
+    assert why_due(spec(), known).endswith(why)
