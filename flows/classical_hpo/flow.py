@@ -16,7 +16,7 @@ DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 @trigger_on_finish(flow="DataPrepFlow")
 @compute("classical")
 class ClassicalHPOFlow(HPOSteps, ProjectFlow):
-    """plan → tune (one task per worker, many trials each) → select → retrain → register."""
+    """plan → tune (one task per worker, many trials each) → select → retrain and register."""
 
     use_case = Config("use_case", default=str(DIGITS), parser=PARSER)
     variant = "classical"

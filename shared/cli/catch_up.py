@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from shared.cli.options import OptionalUseCase
+from shared.errors import FlowError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +43,11 @@ def _catch_up(use_case: UseCase, console: Console) -> str | None:
     if not due:
         console.print(f"{use_case.name}: nothing is due", markup=False, highlight=False)
         return None
-    refuse_a_second_chain(use_case.name)
+    try:
+        refuse_a_second_chain(use_case.name)
+    except FlowError as err:  # what is due is at work
+        console.print(f"{use_case.name}: {err}", markup=False, highlight=False)
+        return None
     for one in due:
         console.print(f"{use_case.name}: {one.flow.name} is due, {one.why}", markup=False, highlight=False)
     chain = run_chain(use_case, console, prepare=False)

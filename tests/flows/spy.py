@@ -45,11 +45,9 @@ def seen(file: Path) -> dict[tuple[str, str], set[str]]:
 ALLOWED = {
     ("data_prep", "prepare"): {"sklearn"},
     ("classical_hpo", "tune"): {"sklearn", "xgboost"},
-    ("classical_hpo", "retrain"): {"sklearn", "xgboost"},
-    ("classical_hpo", "end"): {"mlflow"},
+    ("classical_hpo", "retrain"): {"sklearn", "xgboost", "mlflow"},
     ("deep_hpo", "tune"): {"sklearn", "torch"},
-    ("deep_hpo", "retrain"): {"torch", "sklearn"},
-    ("deep_hpo", "end"): {"mlflow"},
+    ("deep_hpo", "retrain"): {"torch", "sklearn", "mlflow"},
     ("system_tune", "tune"): {"sklearn", "xgboost", "torch"},
     ("system_tune", "promote"): {"sklearn", "xgboost", "torch", "mlflow"},
 }

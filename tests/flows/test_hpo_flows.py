@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,6 +78,20 @@ def test_unchanged_data_can_add_its_budget_to_the_study_each_time(iris: Path, fl
     assert "nothing changed" in flow("classical_hpo", config).stdout, "its event came twice"
     (entry,) = Ledger().entries("iris")
     assert (entry.state, entry.outcome["budget"], entry.outcome["counts"]) == ("done", 6, {"COMPLETE": 6})
+
+
+def test_what_no_event_has_started_is_caught_up_on(iris: Path, checkout: Path, evertune: Command) -> None:
+    config = configure(iris.parent, SCRIPT, 3)
+    shutil.copy(config, checkout / "configs" / "iris.toml")
+    why = "no run has asked for it yet"
+    assert f": {why}" in evertune("status", "iris", cwd=checkout).stdout
+    caught_up = evertune("catch-up", "iris", cwd=checkout).stdout
+    assert f"iris: ClassicalHPOFlow is due, {why}" in caught_up
+    assert "DataPrepFlow idle: the newest dataset version is caught up on" in caught_up
+    (entry,) = Ledger().entries("iris")
+    assert entry.state == "done"
+    assert "iris: nothing is due" in evertune("catch-up", "iris", cwd=checkout).stdout
+    assert "digits: no dataset version yet" in evertune("catch-up", "digits", cwd=checkout).stdout
 
 
 def test_an_unchanged_optuna_script_is_tuned_and_not_registered(iris: Path, flow: Command) -> None:
