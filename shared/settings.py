@@ -1,7 +1,8 @@
 """Environment variables: where the services and the files of this machine are."""
 
 import re
-from functools import cache
+from collections.abc import Callable
+from functools import cache, cached_property
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -11,6 +12,8 @@ from shared.errors import ConfigError, ServiceError
 
 CREDENTIALS = re.compile(r"://[^@\s?]*@")
 
+_platform_database: Callable[[], str] | None = None
+
 
 class Settings(BaseSettings):
     """Read from the environment once per process; secrets stay `SecretStr` until a connection is opened."""
@@ -18,7 +21,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     home: Path = Field(default_factory=lambda: project_root() / ".evertune", alias="EVERTUNE_HOME")
-    database_url: SecretStr | None = Field(default=None, alias="EVERTUNE_DATABASE_URL")
+    given_database_url: SecretStr | None = Field(default=None, alias="EVERTUNE_DATABASE_URL")
     mlflow_tracking_uri: SecretStr | None = Field(default=None, alias="MLFLOW_TRACKING_URI")
     data_root: str | None = Field(default=None, alias="EVERTUNE_DATA_ROOT")
     cores: int | None = Field(default=None, ge=1, alias="EVERTUNE_CORES")
@@ -29,6 +32,17 @@ class Settings(BaseSettings):
     def _is_absolute(cls, home: Path) -> Path:
         """A relative home starts at the project's root, so that it is one folder for all processes of a chain."""
         return project_root() / home
+
+    @cached_property
+    def database_url(self) -> SecretStr | None:
+        """`EVERTUNE_DATABASE_URL`, else the platform's, asked for when it is needed; None: the embedded server's."""
+        if self.given_database_url is not None or _platform_database is None:
+            return self.given_database_url
+        return SecretStr(_platform_database())
+
+    def environment(self) -> dict[str, str]:
+        """Variables by which a child process finds the same database; the address may hold a password."""
+        return {"EVERTUNE_DATABASE_URL": self.database_url.get_secret_value()} if self.database_url else {}
 
     @property
     def remote(self) -> bool:
@@ -48,6 +62,12 @@ class Settings(BaseSettings):
                 "give them by the environment (AWS_ACCESS_KEY_ID, …) or a profile"
             )
         return self.data_root or str(self.home / "datasets")
+
+
+def use_platform_database(find: Callable[[], str] | None) -> None:
+    """Let `find` say where the database of this process is, unless EVERTUNE_DATABASE_URL does."""
+    global _platform_database
+    _platform_database = find
 
 
 def make_folder(folder: Path) -> None:

@@ -63,11 +63,13 @@ class SystemTuneFlow(ProjectFlow):
     def promote(self):
         """Retrain and register it, score it and the champion on the holdout, promote the better one: once per study."""
         if not self.idle:
-            from shared.flow import system
+            from shared.flow import platform, system
 
             with unless_taken(self):
                 self.gated = system.promote(self.plan, self.result, run=pathspec())
                 print(self.gated.decision.reason)
+                if self.gated.decision.promote:
+                    platform.register_champion(self, self.gated.version)
         self.next(self.end)
 
     @card(type="blank")

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shared.cli import cards, catch_up, config, deploy, registry, replay, run, services, status
+from shared.cli import cards, catch_up, config, dashboard, deploy, replay, run, services, status
 from shared.errors import EvertuneError
 
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C has ended
@@ -40,7 +40,7 @@ app.command("status")(status.status)
 app.command("best")(status.best)
 app.command("replay")(replay.replay)
 app.command("cards")(cards.cards)
-app.command("registry")(registry.registry)
+app.command("dashboard")(dashboard.dashboard)
 app.command("deploy")(deploy.deploy)
 app.command("undeploy")(deploy.undeploy)
 app.add_typer(config.app, name="config")

@@ -54,7 +54,7 @@ def live_lines(summary: Summary, use_case: str) -> list[tuple[str, str]]:
         lines.append(("gate", decision_line(summary.decision)))
     if summary.decision or summary.live:
         lines.append(("champion", champion_line(summary, use_case)))
-    return [*lines, ("next", f"`evertune best {use_case}`, `evertune cards {use_case}`, `evertune registry`")]
+    return [*lines, ("next", f"`evertune best {use_case}`, `evertune cards {use_case}`, `evertune dashboard`")]
 
 
 def study_line(study: LedgerEntry) -> str:

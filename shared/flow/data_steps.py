@@ -26,6 +26,7 @@ class DataSteps(FlowSpec):
     def prepare(self) -> None:
         """Read the source, check and split its rows, and store them unless nothing changed."""
         from shared.data.prepare import prepare
+        from shared.flow import platform
         from shared.flow.config import use_case_of
         from shared.flow.plan import use_case_tag
         from shared.storage.ledger import Ledger
@@ -36,6 +37,7 @@ class DataSteps(FlowSpec):
             ledger.see_dataset(prepared.ref)
         else:
             ledger.record_dataset(prepared.ref, run=pathspec())
+            platform.register_dataset(self, prepared.ref)
         self.dataset, self.unchanged = prepared.ref, prepared.unchanged
         self.profile, self.drift = prepared.profile, prepared.drift
         fingerprint = f"fingerprint:{self.dataset.fingerprint[:12]}"

@@ -63,7 +63,7 @@ def _judge(
     if unfair:
         return False, (
             f"the champion keeps its place, since it can't be compared fairly: {unfair}; to serve the challenger all "
-            "the same, move the alias `champion` to it (`evertune registry`), and later ones are compared with it"
+            "the same, move the alias `champion` to it (`evertune dashboard`), and later ones are compared with it"
         )
     gain = challenger - champion
     scores = f"{metric} {challenger:.6g} against the champion's {champion:.6g}"

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from shared.domain import StudySpec
 from shared.errors import StudyFailed
 from shared.logs import show_logs
+from shared.settings import settings
 from shared.tuning.worker import WorkerStats, cpu_s, fail, run_worker, sigterm_exits
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class _Child:
         self._limit_s = spec.trial_timeout_s
         self._line, its = Pipe()
         command = (sys.executable, "-m", "shared.tuning.child", str(its.fileno()))
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        env = os.environ | settings().environment() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(command, env=env, pass_fds=[its.fileno()], process_group=0)
         its.close()
         self._line.send((spec, make, worker, owner, elapsed_s))
