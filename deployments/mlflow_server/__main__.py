@@ -24,7 +24,9 @@ def environment() -> dict[str, str]:
         own = own_database()
         env["MLFLOW_BACKEND_STORE_URI"] = sqlalchemy_url(own) if own else mlflow_tracking_uri()
         if own and "MLFLOW_ARTIFACTS_DESTINATION" not in env:
-            sys.exit("error: models must outlive the app, but MLFLOW_ARTIFACTS_DESTINATION isn't set; name a bucket in it")
+            sys.exit(
+                "error: models must outlive the app, but MLFLOW_ARTIFACTS_DESTINATION isn't set; name a bucket in it"
+            )
     env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", str(settings().home / "mlflow"))
     return env
 

@@ -69,7 +69,11 @@ def _studies(root: Path, port: int) -> App:
 def _models(port: int) -> App:
     import sys
 
-    quiet = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_UVICORN_OPTS": "--log-level warning", "PYTHONWARNINGS": "ignore"}
+    quiet = {
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_UVICORN_OPTS": "--log-level warning",
+        "PYTHONWARNINGS": "ignore",
+    }
     env = {"MLFLOW_HOST": HOST, "MLFLOW_PORT": str(port), **quiet}
     return App("models", port, [sys.executable, "-m", "deployments.mlflow_server"], env)
 
@@ -111,7 +115,9 @@ def _running(apps: Sequence[App], root: Path) -> Iterator[Sequence[subprocess.Po
             command = [sys.executable, "-IS", guard.__file__, *app.command]
             env = {**os.environ, **app.env}
             processes.append(
-                subprocess.Popen(command, stdin=-1, stdout=subprocess.DEVNULL, start_new_session=True, cwd=root, env=env)
+                subprocess.Popen(
+                    command, stdin=-1, stdout=subprocess.DEVNULL, start_new_session=True, cwd=root, env=env
+                )
             )
         yield processes
     finally:

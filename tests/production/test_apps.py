@@ -27,9 +27,11 @@ ROOT = Path(__file__).parents[2]
 PASSWORD = "hunter2"
 
 # The keys that `outerbounds app deploy` knows (outerbounds 0.12.53); another one is dropped in silence.
-KNOWN_KEYS: dict[str, set[str]] = {
-    "": {"name", "port", "description", "image", "tags", "secrets", "compute_pools", "environment", "commands",
-         "resources", "auth", "replicas", "dependencies", "package", "persistence"},
+KNOWN_KEYS = {
+    "name", "port", "description", "image", "tags", "secrets", "compute_pools", "environment", "commands", "resources",
+    "auth", "replicas", "dependencies", "package", "persistence",
+}  # fmt: skip
+KNOWN_KEYS_OF = {
     "resources": {"cpu", "memory", "gpu", "disk", "shared_memory"},
     "auth": {"type", "public"},
     "replicas": {"fixed", "min", "max", "scaling_policy"},
@@ -122,9 +124,9 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(tmp_path: Path) -> 
 @pytest.mark.parametrize("config", sorted(ROOT.glob("deployments/*/config.yml")), ids=lambda path: path.parent.name)
 def test_an_app_says_nothing_that_the_platform_drops_in_silence(config: Path) -> None:
     said = yaml.safe_load(config.read_text())
-    assert {"name", "port", "commands"} <= said.keys() <= KNOWN_KEYS[""]
-    for key, known in KNOWN_KEYS.items():
-        assert said.get(key, {}).keys() <= known if key else True
+    assert {"name", "port", "commands"} <= said.keys() <= KNOWN_KEYS
+    for key, known in KNOWN_KEYS_OF.items():
+        assert said.get(key, {}).keys() <= known
     assert said["name"] == config.parent.name.replace("_", "-")
 
 
@@ -135,9 +137,7 @@ def test_the_dashboard_on_the_platform_reads_its_own_database(tmp_path: Path, mo
     monkeypatch.setenv("METAFLOW_HOME", str(tmp_path))
     assert own_database() is None
     monkeypatch.setenv("OB_PROJECT", "evertune_digits")
-    assert own_database() == (
-        "postgresql://userspace_default:t0ken@localhost:5432/userspace_default?sslmode=disable"
-    )
+    assert own_database() == ("postgresql://userspace_default:t0ken@localhost:5432/userspace_default?sslmode=disable")
 
 
 def test_a_platforms_database_is_asked_for_late_and_never_against_the_environment(

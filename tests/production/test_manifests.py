@@ -112,9 +112,7 @@ def test_only_tasks_and_the_apps_reach_postgres() -> None:
 @pytest.mark.skipif(KUBECTL is None, reason="kubectl isn't installed")
 @pytest.mark.parametrize("folder", ["base", "overlays/devstack", "overlays/production"])
 def test_kustomize_renders_it_and_what_it_renders_is_valid(folder: str) -> None:
-    done = subprocess.run(
-        [str(KUBECTL), "kustomize", KUBERNETES / folder], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([str(KUBECTL), "kustomize", KUBERNETES / folder], capture_output=True, text=True, check=True)
     rendered = list(yaml.safe_load_all(done.stdout))
     for manifest in rendered:
         kubernetes_validate.validate(manifest, "1.34", strict=True)
