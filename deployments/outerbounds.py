@@ -1,4 +1,4 @@
-"""What the apps know of Outerbounds, which runs a PostgreSQL beside an app whose config says `persistence: postgres`."""
+"""What the apps know of Outerbounds: it runs a PostgreSQL beside an app that says `persistence: postgres`."""
 
 import json
 import os

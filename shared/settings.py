@@ -12,7 +12,7 @@ from shared.errors import ConfigError, ServiceError
 
 CREDENTIALS = re.compile(r"://[^@\s?]*@")
 
-_platform_database: Callable[[], str] | None = None
+_platform_database: Callable[[], str | None] | None = None
 
 
 class Settings(BaseSettings):
@@ -36,9 +36,10 @@ class Settings(BaseSettings):
     @cached_property
     def database_url(self) -> SecretStr | None:
         """`EVERTUNE_DATABASE_URL`, else the platform's, asked for when it is needed; None: the embedded server's."""
-        if self.given_database_url is not None or _platform_database is None:
+        if self.given_database_url is not None:
             return self.given_database_url
-        return SecretStr(_platform_database())
+        found = _platform_database() if _platform_database else None
+        return SecretStr(found) if found else None
 
     def environment(self) -> dict[str, str]:
         """Variables by which a child process finds the same database; the address may hold a password."""
@@ -64,7 +65,7 @@ class Settings(BaseSettings):
         return self.data_root or str(self.home / "datasets")
 
 
-def use_platform_database(find: Callable[[], str] | None) -> None:
+def use_platform_database(find: Callable[[], str | None] | None) -> None:
     """Let `find` say where the database of this process is, unless EVERTUNE_DATABASE_URL does."""
     global _platform_database
     _platform_database = find

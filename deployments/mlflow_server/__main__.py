@@ -1,6 +1,6 @@
 """MLflow's server on the model registry: `python -m deployments.mlflow_server`; MLflow's own variables set it up.
 
-Where MLFLOW_BACKEND_STORE_URI says nothing, it serves its own database on Outerbounds, else the registry of this machine.
+Without MLFLOW_BACKEND_STORE_URI it serves its own database on Outerbounds, and elsewhere the registry of this machine.
 """
 
 import os
@@ -24,9 +24,7 @@ def environment() -> dict[str, str]:
         own = own_database()
         env["MLFLOW_BACKEND_STORE_URI"] = sqlalchemy_url(own) if own else mlflow_tracking_uri()
         if own and "MLFLOW_ARTIFACTS_DESTINATION" not in env:
-            sys.exit(
-                "error: models must outlive the app, but MLFLOW_ARTIFACTS_DESTINATION isn't set; name a bucket in it"
-            )
+            sys.exit("error: models must outlive the app, but MLFLOW_ARTIFACTS_DESTINATION isn't set; name a bucket")
     env.setdefault("MLFLOW_ARTIFACTS_DESTINATION", str(settings().home / "mlflow"))
     return env
 

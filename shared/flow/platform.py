@@ -25,8 +25,10 @@ def is_there() -> bool:
         return False
 
 
-def database_url() -> str:
-    """URL of the dashboard app's database, of the project that the step belongs to. It holds the platform's token.
+def database_url() -> str | None:
+    """URL of the dashboard app's database, of the project and branch that the flow is deployed to.
+
+    It holds the platform's token. None for a flow that a person runs: it stays apart from what is deployed.
 
     Raises:
         ServiceError: the platform doesn't say where it is.
@@ -34,15 +36,25 @@ def database_url() -> str:
     from metaflow import current
     from metaflow.plugins.optuna import get_db_url
 
-    project = current.get("project_name")
+    project, branch = current.get("project_name"), app_branch(current.get("branch_name") or "")
+    if branch is None:
+        return None
     try:
-        return str(get_db_url(DATABASE_APP, project=project))
-    except Exception as err:
+        return str(get_db_url(DATABASE_APP, project=project, branch=branch))
+    except Exception as err:  # noqa: BLE001  # whatever the platform's client raises
         raise ServiceError(
             f"on Outerbounds the studies are in the database of the app {DATABASE_APP!r}, but the platform doesn't say "
-            f"where that of {project or 'any project'} is ({err}); deploy it with `obproject-deploy`, or set "
+            f"where that of {project}, branch {branch}, is ({err}); deploy it with `obproject-deploy`, or set "
             "EVERTUNE_DATABASE_URL"
         ) from None
+
+
+def app_branch(flow_branch: str) -> str | None:
+    """The branch that `obproject-deploy` gives the apps that it deploys beside flows of a branch of Metaflow."""
+    if flow_branch == "prod":
+        return "main"
+    kind, _, name = flow_branch.partition(".")
+    return name if kind == "test" else None
 
 
 def register_dataset(flow: Any, ref: DatasetRef) -> None:

@@ -84,7 +84,8 @@ def read(url: str, process: subprocess.Popen[bytes]) -> str:
             time.sleep(0.1)
 
 
-def test_the_dashboard_shows_studies_and_models_and_ends_with_its_command(passworded: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("passworded")
+def test_the_dashboard_shows_studies_and_models_and_ends_with_its_command(tmp_path: Path) -> None:
     storage = PostgresStorage()
     optuna.create_study(storage=storage, study_name="toy/classical/0/1").optimize(
         lambda trial: trial.suggest_float("x", 0, 1), n_trials=3

@@ -1,4 +1,4 @@
-"""The repository as a project of Outerbounds: its own deploy script, and the flows, against a platform that notes it all."""
+"""The repository as a project of Outerbounds: its deploy script and the flows, against a platform that notes it all."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from shared.config import load_use_case
+from shared.flow import platform
 from shared.settings import settings
 from shared.storage.ledger import Ledger
 
@@ -127,8 +128,8 @@ def obproject_deploy(repository: Path, *options: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def run_data_prep() -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "flows/data_prep/flow.py", "--no-pylint", "run"]
+def run_data_prep(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "flows/data_prep/flow.py", "--no-pylint", *options, "run"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -171,10 +172,10 @@ def test_on_the_platform_a_flow_finds_its_database_and_registers_what_it_made(
     home: Path, outerbounds: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OB_TEST_DATABASE_URL", os.environ["EVERTUNE_DATABASE_URL"])
-    monkeypatch.setenv("OB_TEST_PROJECT", "evertune_digits")
+    monkeypatch.setenv("OB_TEST_APP", json.dumps(["optuna-dashboard", "evertune_digits", "change"]))
     given = os.environ["EVERTUNE_DATABASE_URL"]
     monkeypatch.delenv("EVERTUNE_DATABASE_URL")
-    done = run_data_prep()
+    done = run_data_prep("--branch", "change")
     assert done.returncode == 0, done.stdout + done.stderr
     monkeypatch.setenv("EVERTUNE_DATABASE_URL", given)
     settings.cache_clear()
@@ -186,15 +187,20 @@ def test_on_the_platform_a_flow_finds_its_database_and_registers_what_it_made(
     assert not (home / "postgres").exists()
 
 
+@pytest.mark.parametrize(("flow", "app"), [("prod", "main"), ("test.change", "change"), ("user.ann", None), ("", None)])
+def test_a_flow_uses_the_database_of_its_branch_and_a_person_none(flow: str, app: str | None) -> None:
+    assert platform.app_branch(flow) == app
+
+
 def test_a_database_that_the_platform_does_not_know_is_told_with_the_remedy(
     home: Path, outerbounds: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del home, outerbounds
-    monkeypatch.setenv("OB_TEST_PROJECT", "another")
+    monkeypatch.setenv("OB_TEST_APP", json.dumps(["optuna-dashboard", "evertune_digits", "main"]))
     monkeypatch.delenv("EVERTUNE_DATABASE_URL")
-    done = run_data_prep()
+    done = run_data_prep("--branch", "change")
     assert done.returncode != 0
-    assert "the platform doesn't say where that of evertune_digits is" in done.stdout + done.stderr
+    assert "the platform doesn't say where that of evertune_digits, branch change, is" in done.stdout + done.stderr
 
 
 def test_an_asset_that_cannot_be_registered_costs_no_run(home: Path, outerbounds: Platform) -> None:
