@@ -174,6 +174,14 @@ class ScheduleConfig(Frozen):
         return timezone
 
 
+class RetentionConfig(Frozen):
+    """What stays although nothing needs it. `nightly`: the chain's last flow prunes the rest."""
+
+    versions: int = Field(5, ge=1)
+    days: int = Field(30, ge=1)
+    nightly: bool = False
+
+
 class ComputeConfig(Frozen):
     """What the pods of a flow get; ignored on one machine. `secrets` are names of secrets of the cluster."""
 
@@ -200,6 +208,7 @@ class UseCase(Frozen):
     retune: RetuneConfig = RetuneConfig()
     promotion: PromotionConfig | None = None
     schedule: ScheduleConfig = ScheduleConfig()
+    retention: RetentionConfig = RetentionConfig()
     compute: Mapping[Part, ComputeConfig] = Field(default_factory=dict)
 
     @property
@@ -356,7 +365,7 @@ def _tables() -> dict[str, type[Frozen]]:
     return {
         "": UseCase, "data": DataConfig, "tuning": TuningConfig, "classical": VariantConfig, "deep": VariantConfig,
         "system": SystemConfig, "retune": RetuneConfig, "promotion": PromotionConfig, "schedule": ScheduleConfig,
-        "compute": ComputeConfig,
+        "retention": RetentionConfig, "compute": ComputeConfig,
     }  # fmt: skip
 
 

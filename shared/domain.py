@@ -180,6 +180,7 @@ class ModelVersion(Frozen):
 
     name: str
     version: int
+    created_at: datetime | None = None
     aliases: tuple[str, ...] = ()
     lineage: Mapping[str, str] = Field(default_factory=dict)
     metrics: Mapping[str, float] = Field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Tune the whole system end to end, retrain the pick, and promote it if it beats the champion."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from metaflow import Config, Parameter, card, current, step, trigger_on_finish
@@ -82,6 +83,11 @@ class SystemTuneFlow(ProjectFlow):
             from shared.flow import system
 
             current.card.extend(system.card(self.plan, self.result, self.trials, self.gated))
+        if self.use_case.retention.nightly:
+            from shared.flow.config import use_case_of
+            from shared.flow.prune import counts, prune
+
+            print("pruned", counts(prune(use_case_of(self), datetime.now(UTC))))
 
 
 if __name__ == "__main__":

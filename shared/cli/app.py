@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shared.cli import cards, catch_up, config, dashboard, deploy, replay, run, services, status
+from shared.cli import cards, catch_up, config, dashboard, deploy, prune, replay, run, services, status
 from shared.errors import EvertuneError
 
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C has ended
@@ -43,5 +43,6 @@ app.command("cards")(cards.cards)
 app.command("dashboard")(dashboard.dashboard)
 app.command("deploy")(deploy.deploy)
 app.command("undeploy")(deploy.undeploy)
+app.command("prune")(prune.prune)
 app.add_typer(config.app, name="config")
 app.add_typer(services.app, name="services")

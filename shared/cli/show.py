@@ -16,6 +16,7 @@ from shared.events.summary import Summary, summarize
 if TYPE_CHECKING:
     from shared.events.chain import Chain
     from shared.events.due import Due
+    from shared.flow.retention import Holdings
     from shared.storage.ledger import LedgerEntry, Promotion
     from shared.storage.progress import Progress
 
@@ -134,6 +135,20 @@ def show_due(console: Console, due: Sequence[Due]) -> None:
     for one in due:
         study = f" {one.study}:" if one.study else ""
         console.print(f"[yellow]due[/yellow] {one.flow.name}:{study} {_first_line(one.why)}", highlight=False)
+
+
+def show_surplus(console: Console, use_case: str, found: Holdings, *, dry_run: bool) -> None:
+    """What was pruned of a use case, or would be: a line for each kind, with the names."""
+    kinds = [
+        ("dataset versions", [ref.fingerprint[:12] for ref in found.datasets]),
+        ("studies", [entry.study for entry in found.studies]),
+        ("model versions", [f"{version.name} {version.version}" for version in found.versions]),
+        ("runs", [run.pathspec for run in found.runs]),
+    ]
+    lines = [(f"{len(names)} {kind}", ", ".join(names)) for kind, names in kinds if names]
+    verdict = ("would be deleted" if dry_run else "deleted") if lines else "nothing to prune"
+    console.print(f"[bold]{use_case}[/bold]: {verdict}", highlight=False)
+    show_lines(console, lines)
 
 
 def _best(entry: LedgerEntry, progress: Progress | None) -> str:

@@ -51,6 +51,20 @@ def write(ref: DatasetRef, rows: pd.DataFrame, profile: dict[str, Any], *, order
     _put(f"{ref.uri}/manifest.json", lambda out: out.write(ref.model_dump_json(indent=2).encode()))
 
 
+def delete(ref: DatasetRef) -> None:
+    """Delete the files of a dataset version, the manifest first: what is left of it isn't taken for a version.
+
+    Raises:
+        DataError: the folder can't be written.
+    """
+    with _writable(ref.uri):
+        filesystem, path = _open(ref.uri)
+        with suppress(FileNotFoundError):
+            filesystem.delete_file(f"{path}/manifest.json")
+        with suppress(FileNotFoundError):
+            filesystem.delete_dir(path)
+
+
 def is_complete(ref: DatasetRef) -> bool:
     """Whether the version's files are there, whole, and hold the rows that the reference says."""
     from pyarrow import parquet

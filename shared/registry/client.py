@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,29 @@ def note(name: str, number: int, key: str, text: str) -> None:
         client.set_model_version_tag(name, str(number), f"{PREFIX}{key}", text[:5000])
 
 
+def versions(name: str) -> list[ModelVersion]:
+    """All versions of a registered model; none where there is no such model."""
+    with _registry(f"list the versions of {name}") as client:
+        return [_version(client, name, found.version) for found in client.search_model_versions(f"name = '{name}'")]
+
+
+def delete_version(version: ModelVersion) -> None:
+    """Delete a version with its files and its run. `promotion.retire` asks first whether an alias stands at it.
+
+    MLflow keeps what it deletes as deleted rows, which `mlflow gc` removes.
+    """
+    with _registry(f"delete {version.uri}") as client:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        found = client.get_model_version(version.name, str(version.version))
+        get_artifact_repository(found.source, client.tracking_uri, client.tracking_uri).delete_artifacts()
+        if found.model_id:
+            client.delete_logged_model(found.model_id)
+        if found.run_id:
+            client.delete_run(found.run_id)
+        client.delete_model_version(version.name, found.version)  # last: who was interrupted finds it again
+
+
 def add_metrics(version: ModelVersion, metrics: Mapping[str, float]) -> None:
     """Metrics that are known only after the registration, such as those on the holdout."""
     with _registry(f"log metrics of {version.uri}") as client:
@@ -191,6 +215,7 @@ def _version(client: MlflowClient, name: str, version: str) -> ModelVersion:
     return ModelVersion(
         name=name,
         version=int(found.version),
+        created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
         aliases=tuple(sorted(found.aliases)),
         lineage=from_tags(found.tags),
         metrics=metrics,

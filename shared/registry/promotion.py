@@ -105,6 +105,15 @@ def promote(name: str, version: int, decision: PromotionDecision, *, seen: int |
     return decision.promote
 
 
+def retire(version: ModelVersion) -> bool:
+    """Delete a version, unless an alias stands at it by now; whether it was deleted."""
+    with _locked(version.name):
+        held = any(found.aliases for found in client.versions(version.name) if found.version == version.version)
+        if not held:
+            client.delete_version(version)
+    return not held
+
+
 def _said(version: int | None) -> str:
     return "none" if version is None else f"version {version}"
 

@@ -79,6 +79,10 @@ SEEN_AT = """
 SELECT seen_at FROM evertune.dataset_versions WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s
 """
 
+FORGET_DATASET = """
+DELETE FROM evertune.dataset_versions WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s
+"""
+
 DATASET_RUN = """
 SELECT run FROM evertune.dataset_versions WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s
 """
@@ -166,6 +170,10 @@ class Ledger:
             run=run,
         )
         logger.info("dataset recorded", extra={"use_case": ref.use_case, "fingerprint": ref.fingerprint, "run": run})
+
+    def forget_dataset(self, ref: DatasetRef) -> None:
+        """Take a dataset version off the record."""
+        self._execute(FORGET_DATASET, use_case=ref.use_case, fingerprint=ref.fingerprint)
 
     def see_dataset(self, ref: DatasetRef) -> None:
         """The source still holds the rows of a dataset version."""
