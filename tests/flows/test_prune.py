@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from shared.registry import client
 from shared.storage import PostgresStorage
 from shared.storage.ledger import Ledger
 from tests import on_record
-from tests.flows.conftest import Command
+from tests.flows.conftest import Command, execute
 
 ROOT = Path(__file__).parents[2]
 IN_A_YEAR = datetime.now(UTC) + timedelta(days=365)
@@ -32,14 +33,15 @@ def config(n_rows: int = 150) -> UseCase:
 
 
 @pytest.fixture
-def prepare(flow: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], DatasetRef]:
+def prepare(home: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], DatasetRef]:
     """Runs DataPrepFlow on the first rows of the source; returns the dataset version."""
-    monkeypatch.setenv("METAFLOW_CARD_LOCALROOT", str(tmp_path / "home" / ".metaflow" / "mf.cards"))  # as at users'
+    monkeypatch.chdir(checkout)
 
     def run(n_rows: int) -> DatasetRef:
-        file = tmp_path / "breast_cancer.json"
+        file = home / "breast_cancer.json"
         file.write_text(config(n_rows).model_dump_json(exclude_none=True))
-        flow("data_prep", file)
+        flow = (sys.executable, "flows/data_prep/flow.py", "--no-pylint", "--config", "use_case", str(file), "run")
+        execute(*flow, ok=True, cwd=checkout)
         ref = Ledger().newest_dataset("breast_cancer")
         assert ref is not None
         return ref
@@ -58,32 +60,32 @@ def finish_study(ref: DatasetRef) -> str:
     return name
 
 
-def register(ref: DatasetRef, study: str, alias: str | None) -> ModelVersion:
+def register(ref: DatasetRef, study: str) -> ModelVersion:
     X, y = load_breast_cancer(return_X_y=True, as_frame=True)
     system = System(
         Signature(tuple(X.columns), (30,), ("no", "yes")), [Member("one", LogisticRegression(max_iter=9999).fit(X, y))]
     )
     lineage: dict[str, str] = {"dataset": ref.fingerprint, "study": study, "run": "ClassicalHPOFlow/1"}
-    facts: dict[str, Any] = {"metrics": {"neg_log_loss": -0.1}, "params": {}, "lineage": lineage, "alias": alias}
+    facts: dict[str, Any] = {"metrics": {"neg_log_loss": -0.1}, "params": {}, "lineage": lineage}
     example = {"example": X[:3], "predictions": system.predict(X[:3])}
     return client.register("breast_cancer", save(system), use_case="breast_cancer", **example, **facts)
 
 
 def test_old_nights_go_and_the_champion_stays_with_all_that_it_came_of(
-    home: Path, prepare: Callable[[int], DatasetRef], evertune: Command
+    home: Path, checkout: Path, prepare: Callable[[int], DatasetRef], evertune: Command
 ) -> None:
     refs = [prepare(n_rows) for n_rows in (150, 160, 170, 180, 190)]
     studies = [finish_study(ref) for ref in refs]
-    aliases = ["champion", None, None, None, None]
-    versions = [register(ref, study, alias) for ref, study, alias in zip(refs, studies, aliases, strict=True)]
-    assert "breast_cancer: nothing to prune" in evertune("prune", "breast_cancer", "--dry-run").stdout
+    versions = [register(ref, study) for ref, study in zip(refs, studies, strict=True)]
+    client.set_alias("breast_cancer", client.CHAMPION, versions[0].version)
+    assert "breast_cancer: nothing to prune" in evertune("prune", "breast_cancer", "--dry-run", cwd=checkout).stdout
 
     doomed = find_surplus(config(), IN_A_YEAR)
     assert [ref.fingerprint for ref in doomed.datasets] == [ref.fingerprint for ref in reversed(refs[1:4])]
     assert [entry.study for entry in doomed.studies] == studies[1:2]
     assert {version.version for version in doomed.versions} == {v.version for v in versions[1:4]}
     assert len(doomed.runs) == 4
-    files = sum(path.is_file() for path in (home / ".metaflow" / "DataPrepFlow" / "data").rglob("*"))
+    files = sum(path.is_file() for path in (checkout / ".metaflow" / "DataPrepFlow" / "data").rglob("*"))
 
     assert prune(config(), IN_A_YEAR) == doomed
     assert not find_surplus(config(), IN_A_YEAR)
@@ -98,10 +100,9 @@ def test_old_nights_go_and_the_champion_stays_with_all_that_it_came_of(
     assert client.load_version(versions[0]).members
     assert len(list((home / "mlflow").glob("*/models/*/artifacts/MLmodel"))) == 2
 
-    from metaflow import Flow, namespace
-
-    namespace(None)
-    (run,) = Flow("DataPrepFlow").runs()
-    assert run.data.dataset == refs[4]
-    assert sum(path.is_file() for path in (home / ".metaflow" / "DataPrepFlow" / "data").rglob("*")) < files
-    assert len(list((home / ".metaflow" / "mf.cards").glob("DataPrepFlow/runs/*"))) == 1
+    (kept,) = (folder.name for folder in (checkout / ".metaflow" / "DataPrepFlow").iterdir() if folder.name.isdigit())
+    shown = "import metaflow; metaflow.namespace(None); print(metaflow.Run('DataPrepFlow/{}').data.dataset.fingerprint)"
+    command = (sys.executable, "-c", shown.format(kept))
+    assert execute(*command, ok=True, cwd=checkout).stdout.strip() == refs[4].fingerprint, "its artifacts are whole"
+    assert sum(path.is_file() for path in (checkout / ".metaflow" / "DataPrepFlow" / "data").rglob("*")) < files
+    assert len(list((checkout / ".metaflow" / "mf.cards").glob("DataPrepFlow/runs/*"))) == 1
