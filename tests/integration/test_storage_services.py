@@ -149,8 +149,10 @@ def test_a_server_with_a_backend_that_hangs_stops_all_the_same(
 ) -> None:
     monkeypatch.setattr(embedded, "SHUTDOWNS", ((signal.SIGINT, 0.5), (signal.SIGQUIT, 60.0)))
     services.database_url()
-    os.kill(database.connect().info.backend_pid, signal.SIGSTOP)
+    held = database.connect()
+    os.kill(held.info.backend_pid, signal.SIGSTOP)
     assert embedded.stop(stopped_home)
+    held.close()
     assert states() == ["stopped", "stopped"]
 
 
