@@ -108,7 +108,7 @@ def promote(name: str, version: int, decision: PromotionDecision, *, seen: int |
 def retire(version: ModelVersion) -> bool:
     """Delete a version, unless an alias stands at it by now; whether it was deleted."""
     with _locked(version.name):
-        held = any(found.aliases for found in client.versions(version.name) if found.version == version.version)
+        held = client.version(version.name, version.version).aliases
         if not held:
             client.delete_version(version)
     return not held

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from shared.config import ScheduleConfig, UseCase
-from shared.domain import DatasetRef, Table, TrialSummary, TuningResult
+from shared.domain import TrialSummary, TuningResult
 from shared.errors import ServiceError
 from shared.flow import hpo
 from shared.flow.plan import Plan
 from shared.settings import settings
 from shared.storage.ledger import Ledger
+from tests import on_record
 
 pytestmark = pytest.mark.usefixtures("database")
 SOURCE = "def objective(trial): return trial.suggest_float('x', 0, 1)\n"
@@ -34,17 +34,7 @@ def use_case(n_trials: int, **classical: object) -> UseCase:
 
 def arrive(fingerprint: str) -> None:
     """Rows with this fingerprint are the newest dataset version."""
-    ref = DatasetRef(
-        use_case="toy",
-        fingerprint=fingerprint,
-        uri="",
-        table=Table(features=("a",), dtypes=("float64",), target="target", task="classification", shape=(1,)),
-        rows={"development": 3},
-        folds=5,
-        source="rows",
-        created_at=datetime(2030, 1, 1, tzinfo=UTC),
-    )
-    Ledger().record_dataset(ref, run="DataPrepFlow/1")
+    on_record.arrive("toy", fingerprint)
 
 
 def plan(config: UseCase, folder: Path, source: str = SOURCE) -> Plan:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from shared.config import UseCase, load_use_case
 from shared.data.prepare import prepare
-from shared.domain import DatasetRef, ModelVersion, PromotionDecision, Table, TrialSummary, TuningResult, Variant
+from shared.domain import ModelVersion, PromotionDecision, TrialSummary, TuningResult, Variant
 from shared.errors import FlowError, ResultTaken
 from shared.flow import hpo, system
 from shared.flow.plan import Plan, outcome
@@ -28,6 +28,7 @@ from shared.registry import client, promotion
 from shared.storage import claims
 from shared.storage.database import connect
 from shared.storage.ledger import Ledger
+from tests import on_record
 from tests.flows.conftest import ROOT
 
 OBJECTIVE = """
@@ -178,17 +179,7 @@ class World:
     def new_data(self) -> None:
         """DataPrepFlow has found new rows, and ends."""
         self.n_data += 1
-        ref = DatasetRef(
-            use_case=self.name,
-            fingerprint=self.fingerprint,
-            uri="",
-            table=Table(features=("a",), dtypes=("float64",), target="target", task="classification", shape=(1,)),
-            rows={"development": 3},
-            folds=5,
-            source="rows",
-            created_at=datetime(2030, 1, 1, tzinfo=UTC),
-        )
-        self.ledger.record_dataset(ref, run=f"DataPrepFlow/{self.n_data}")
+        on_record.arrive(self.name, self.fingerprint, run=f"DataPrepFlow/{self.n_data}")
         self.events += ["classical", "deep"]
 
     def start(self, variant: Variant) -> Run:
