@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,9 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from shared.events.argo.cluster import Cluster, Target
-    from shared.events.argo.template import Change, Template
-    from shared.events.graph import Graph
+    from shared.events.argo.cluster import Target
+    from shared.events.argo.template import Change
 
 COLORS = {"created": "green", "changed": "yellow", "unchanged": "dim", "deleted": "red"}
 SHOWN = 60  # characters of a value
@@ -37,8 +36,7 @@ def deploy(
     """Put the chain on Argo Workflows: verify it, show what differs from what is deployed, and deploy that."""
     from shared.cli.console import stdout
     from shared.cli.run import ROOT_FLOW
-    from shared.events.argo.verify import check_database, check_settings, read_cluster
-    from shared.events.due import check_members
+    from shared.events.argo.deployment import deploy_chain
     from shared.events.graph import read_graph
     from shared.flow.environment import prepare_environment
     from shared.settings import project_root
@@ -46,99 +44,43 @@ def deploy(
     prepare_environment()
     targets = _targets(use_case, branch, production)
     graph = read_graph(project_root()).chain(ROOT_FLOW)
-    for target in targets:
-        check_members(target.use_case, graph)
-    check_settings([target.use_case for target in targets], read_cluster())
-    check_database()
     console = stdout()
-    with _clusters(targets) as clusters:
-        with console.status("compiling"):
-            planned = [(target, cluster, _plan(graph, target, cluster)) for target, cluster in clusters]
-        for target, cluster, changes in planned:
+    with console.status("compiling") as status:
+
+        def show(target: Target, changes: Sequence[Change]) -> None:
             _show(console, target, changes)
-            if not dry_run:
-                with console.status("deploying"):
-                    _apply(graph, cluster, changes)
+            status.update("deploying")
+
+        deploy_chain(graph, targets, apply=not dry_run, on_planned=show)
 
 
 def undeploy(use_case: UseCases = None, branch: Branch = None, production: Production = False) -> None:
     """Take the chain away from Argo Workflows; runs that have begun go on."""
     from shared.cli.console import stdout
-    from shared.events.argo.cluster import delete, deployed
+    from shared.events.argo.deployment import undeploy_chain
     from shared.flow.environment import prepare_environment
 
     prepare_environment()
-    console = stdout()
-    for target in _targets(use_case, branch, production):
-        found = deployed(target.scope)
-        _headline(console, target)
-        for there in found.values():
-            _line(console, "deleted", there.template)
-            delete(there.template)
-        if not found:
-            console.print("  nothing is deployed", style="dim")
+    undeploy_chain(_targets(use_case, branch, production), on_planned=partial(_show, stdout()))
 
 
 def _targets(names: Sequence[str] | None, branch: str | None, production: bool) -> list[Target]:
     from shared.config import load_use_case, use_cases
     from shared.events.argo.cluster import Target
 
-    return [Target(load_use_case(name), branch, production) for name in names or use_cases()]
-
-
-@contextmanager
-def _clusters(targets: Sequence[Target]) -> Iterator[list[tuple[Target, Cluster]]]:
-    """Each target with its flows' Configs as files, which last as long as this does."""
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
-
-    from shared.events.argo.cluster import Cluster
-    from shared.events.configs import write_configs
-    from shared.settings import project_root
-
-    with TemporaryDirectory(prefix="evertune-deploy-") as folder:
-        found = []
-        for target in targets:
-            own = Path(folder, target.use_case.name)
-            own.mkdir()
-            found.append((target, Cluster(target, project_root(), write_configs(target.use_case, own))))
-        yield found
-
-
-def _plan(graph: Graph, target: Target, cluster: Cluster) -> list[Change]:
-    """What deploying changes, in the order of the chain, after the compiled flows were verified."""
-    from shared.events.argo.cluster import deployed
-    from shared.events.argo.template import change, check_events
-
-    there = deployed(target.scope)
-    templates = {template.flow: template for template in cluster.compile([*graph.flows.values()])}
-    check_events(graph, templates)
-    return [change(template, there.get(name)) for name, template in templates.items()]
-
-
-def _apply(graph: Graph, cluster: Cluster, changes: Sequence[Change]) -> None:
-    """Deploy what changes, each flow after those that it waits for."""
-    settled = [change.wanted.flow for change in changes if change.kind == "unchanged"]
-    while flows := graph.ready(settled, settled):
-        cluster.create(flows)
-        settled += [flow.name for flow in flows]
+    return [Target(load_use_case(name), branch, production) for name in dict.fromkeys(names or use_cases())]
 
 
 def _show(console: Console, target: Target, changes: Sequence[Change]) -> None:
-    _headline(console, target)
+    console.print(f"{target.use_case.title} ({'/'.join(target.scope)})", markup=False, highlight=False)
+    if not changes:
+        console.print("  nothing is deployed", style="dim")
     for change in changes:
-        _line(console, change.kind, change.wanted)
+        name = f"{change.template.flow:<18}{change.template.name}"
+        console.print(f"  [{COLORS[change.kind]}]{change.kind:<11}[/]{name}", highlight=False)
         for field, (old, new) in change.fields.items():
             shown = f"{_short(old)} → {_short(new)}"
             console.print(f"             {field}: {shown}", markup=False, highlight=False, style="dim")
-
-
-def _headline(console: Console, target: Target) -> None:
-    console.print(f"{target.use_case.title} ({'/'.join(target.scope)})", markup=False, highlight=False)
-
-
-def _line(console: Console, kind: str, template: Template) -> None:
-    console.print(f"  [{COLORS[kind]}]{kind:<11}[/]{template.flow:<18}{template.name}", highlight=False)
 
 
 def _short(value: str | None) -> str:

@@ -64,7 +64,8 @@ class Cluster:
     """The flows of a target. root: the project's. configs: files by the names of the flows' Configs."""
 
     def __init__(self, target: Target, root: Path, configs: Mapping[str, Path]) -> None:
-        self._target, self._root, self._configs = target, root, configs
+        self.target = target
+        self._root, self._configs = root, configs
 
     def compile(self, flows: Sequence[Flow]) -> list[Template]:
         """The flows' WorkflowTemplates, and their code packages in the datastore; the cluster stays as it is.
@@ -98,7 +99,7 @@ class Cluster:
             cwd=str(self._root),
             pylint=False,
             config=files,
-            **self._target.options,
+            **self.target.options,
         ).argo_workflows()
 
 

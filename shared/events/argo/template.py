@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from shared.errors import FlowError
 from shared.events.graph import Graph
@@ -98,27 +98,22 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Change:
-    """What deploying a flow changes. fields: by name the old value and the new one; None: there is none."""
+    """What becomes of a flow on the cluster. fields: by name the old value and the new one; None: there is none."""
 
-    wanted: Template
-    deployed: Deployed | None
-    fields: Mapping[str, tuple[str | None, str | None]]
-
-    @property
-    def kind(self) -> str:
-        if self.deployed is None:
-            return "created"
-        return "changed" if self.fields else "unchanged"
+    template: Template
+    kind: Literal["created", "changed", "unchanged", "deleted"]
+    fields: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
 
 
 def change(wanted: Template, deployed: Deployed | None) -> Change:
     """What differs, the Sensor and the CronWorkflow included, so that one that got lost is made again."""
     if deployed is None:
-        return Change(wanted, None, {})
+        return Change(wanted, "created")
     new = wanted.fields() | _shown(wanted.events, wanted.cron)
     old = deployed.template.fields() | _shown(deployed.events, deployed.cron)
     paths = [path for path in sorted(new.keys() | old.keys()) if new.get(path) != old.get(path)]
-    return Change(wanted, deployed, {path: (old.get(path), new.get(path)) for path in paths})
+    fields = {path: (old.get(path), new.get(path)) for path in paths}
+    return Change(wanted, "changed" if fields else "unchanged", fields)
 
 
 def check_events(graph: Graph, templates: Mapping[str, Template]) -> None:
