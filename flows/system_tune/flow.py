@@ -9,7 +9,7 @@ from obproject import ProjectFlow
 from shared.flow.compute import compute
 from shared.flow.environment import prepare_environment
 from shared.flow.idle import idle_card, unless_taken
-from shared.flow.run import PARSER, pathspec
+from shared.flow.run import PARSER, REQUEST_HELP, pathspec
 
 DIGITS = Path(__file__).parent / "../../configs/digits.toml"
 
@@ -26,13 +26,16 @@ class SystemTuneFlow(ProjectFlow):
     variant = "system"
     dataset = Parameter("dataset", default="latest", type=str, help="latest, or the beginning of a fingerprint")
     force = Parameter("force", default=False, type=bool, help="start the study anew")
+    request = Parameter("request", default="", type=str, help=REQUEST_HELP)
 
     @step
     def start(self):
         """Find out whether a system study is due, and on which dataset version."""
         from shared.flow import system
         from shared.flow.config import use_case_of
+        from shared.flow.request import requested
 
+        self.requested = requested(self)
         self.plan = system.plan(use_case_of(self), self.dataset, force=self.force, run=pathspec())
         self.idle = self.plan.idle
         current.run.add_tags(self.plan.tags)

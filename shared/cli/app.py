@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shared.cli import cards, catch_up, config, dashboard, deploy, prune, replay, run, services, status
+from shared.cli import cards, catch_up, config, dashboard, deploy, prune, replay, run, services, status, tune
 from shared.errors import EvertuneError
 
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C has ended
@@ -35,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("tune")(tune.tune)
 app.command("catch-up")(catch_up.catch_up)
 app.command("status")(status.status)
 app.command("best")(status.best)

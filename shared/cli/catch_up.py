@@ -28,10 +28,11 @@ def catch_up(use_case: OptionalUseCase = None) -> None:
 
 def _catch_up(use_case: UseCase, console: Console) -> str | None:
     """Start what is due of a use case on this machine; returns how it ended, None where nothing was due."""
-    from shared.cli.run import ROOT_FLOW, refuse_a_second_chain, run_chain
+    from shared.cli.run import run_chain
     from shared.cli.show import show_end
+    from shared.events.chain import refuse_a_second_chain
     from shared.events.due import due_flows, startable
-    from shared.events.graph import read_graph
+    from shared.events.graph import ROOT_FLOW, read_graph
     from shared.settings import project_root
     from shared.storage.ledger import Ledger
 

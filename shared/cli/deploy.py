@@ -35,9 +35,8 @@ def deploy(
 ) -> None:
     """Put the chain on Argo Workflows: verify it, show what differs from what is deployed, and deploy that."""
     from shared.cli.console import stdout
-    from shared.cli.run import ROOT_FLOW
     from shared.events.argo.deployment import deploy_chain
-    from shared.events.graph import read_graph
+    from shared.events.graph import ROOT_FLOW, read_graph
     from shared.flow.environment import prepare_environment
     from shared.settings import project_root
 

@@ -16,9 +16,9 @@ def prune(
 ) -> None:
     """Delete old studies, datasets, model versions and runs that nothing needs, as [retention] says."""
     from shared.cli.console import stdout
-    from shared.cli.run import refuse_a_second_chain
     from shared.cli.show import show_surplus
     from shared.config import load_use_case, use_cases
+    from shared.events.chain import refuse_a_second_chain
     from shared.flow.prune import find_surplus
     from shared.flow.prune import prune as delete_surplus
 

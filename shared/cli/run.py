@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from shared.events.chain import Chain
     from shared.events.graph import Flow
 
-ROOT_FLOW = "DataPrepFlow"
 EXIT_STATUS = {"done": 0, "failed": 1, "stopped": 130}
 
 
@@ -39,23 +38,6 @@ def run(
     raise typer.Exit(EXIT_STATUS[chain.state])
 
 
-def refuse_a_second_chain(use_case: str) -> None:
-    """Two chains of one use case share the budgets, but not the cores.
-
-    Raises:
-        FlowError: another one is running on this machine.
-    """
-    from shared.errors import FlowError
-    from shared.events.chain import newest_chain
-
-    other = newest_chain(use_case)
-    if other and other.state == "running" and not other.died:
-        raise FlowError(
-            f"one chain of a use case runs at a time, but {other.id} of {use_case!r} does (process {other.pid}); "
-            "wait for it, or stop it with Ctrl-C"
-        )
-
-
 def run_chain(use_case: UseCase, console: Console, *, force: bool = False, prepare: bool = True) -> Chain:
     """Run the chain on this machine, and show it. prepare: look for new data first.
 
@@ -65,8 +47,9 @@ def run_chain(use_case: UseCase, console: Console, *, force: bool = False, prepa
     """
     import asyncio
 
+    from shared.events.chain import refuse_a_second_chain
     from shared.events.due import check_members, idle_reason
-    from shared.events.graph import read_graph
+    from shared.events.graph import ROOT_FLOW, read_graph
     from shared.events.live import display_for
     from shared.events.runner import ChainRunner
     from shared.events.watch import run_and_watch
@@ -87,5 +70,6 @@ def run_chain(use_case: UseCase, console: Console, *, force: bool = False, prepa
                 return "the newest dataset version is caught up on"
             return idle_reason(use_case, flow, force=force)
 
-        runner = ChainRunner(use_case, graph, root=root, force=force, idle=idle, on_change=display.changed)
+        parameters = {"force": True} if force else {}
+        runner = ChainRunner(use_case, graph, root=root, parameters=parameters, idle=idle, on_change=display.changed)
         return asyncio.run(run_and_watch(runner, display))

@@ -14,6 +14,7 @@ from shared.events.live import MARKS, duration
 from shared.events.summary import Summary, summarize
 
 if TYPE_CHECKING:
+    from shared.domain import TrialSummary
     from shared.events.chain import Chain
     from shared.events.due import Due
     from shared.flow.retention import Holdings
@@ -63,6 +64,12 @@ def study_line(study: LedgerEntry) -> str:
     outcome = study.outcome
     model = f" → {outcome['model']} version {outcome['version']}" if outcome.get("model") else ""
     return f"trial {outcome.get('trial')}, {outcome.get('metric', 'score')} {_number(outcome.get('value'))}{model}"
+
+
+def trial_line(trial: TrialSummary) -> str:
+    """`trial 17, -0.0412, C=3.2, family='svm'`."""
+    values = ", ".join(map(_number, trial.values))
+    return ", ".join([f"trial {trial.number}", values, *(f"{k}={v!r}" for k, v in trial.params.items())])
 
 
 def decision_line(decision: Promotion) -> str:

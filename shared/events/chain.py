@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from shared.domain import Frozen
+from shared.errors import FlowError
 from shared.events.graph import Graph
 from shared.settings import make_folder, settings
 
@@ -48,7 +49,7 @@ class Chain(Frozen):
     def begin(cls, use_case: str, graph: Graph, pid: int, now: datetime) -> Chain:
         """A chain in which every flow waits; its id tells when it began (UTC)."""
         flows = {name: FlowRun(flow=name) for name in graph.flows}
-        return cls(id=f"{now:%Y%m%dT%H%M%S}-{pid}", use_case=use_case, pid=pid, started_at=now, flows=flows)
+        return cls(id=f"{now:%Y%m%dT%H%M%S%f}-{pid}", use_case=use_case, pid=pid, started_at=now, flows=flows)
 
     @property
     def state(self) -> ChainState:
@@ -122,6 +123,20 @@ def newest_chain(use_case: str | None = None) -> Chain | None:
         if use_case in (None, chain.use_case):
             return chain
     return None
+
+
+def refuse_a_second_chain(use_case: str) -> None:
+    """Two chains of one use case share the budgets, but not the cores.
+
+    Raises:
+        FlowError: another one is running on this machine.
+    """
+    other = newest_chain(use_case)
+    if other and other.state == "running" and not other.died:
+        raise FlowError(
+            f"one chain of a use case runs at a time, but {other.id} of {use_case!r} does (process {other.pid}); "
+            "wait for it, or stop it with Ctrl-C"
+        )
 
 
 def utc_now() -> datetime:

@@ -49,15 +49,15 @@ def startable(due: Sequence[Due]) -> list[Due]:
     return [one for one in due if one.study]
 
 
-def plan_of(use_case: UseCase, flow: Flow, *, force: bool = False) -> Plan:
-    """What a flow that tunes would do now.
+def plan_of(use_case: UseCase, flow: Flow, dataset: str = "latest", *, force: bool = False) -> Plan:
+    """What a flow that tunes would do now. dataset: `latest`, or the beginning of a fingerprint.
 
     Raises:
         EvertuneError: it would fail.
     """
     if flow.variant == "system":
-        return system.due(use_case, force=force)
-    return hpo.due(use_case, cast("Variant", flow.variant), flow.path.parent, force=force)
+        return system.due(use_case, dataset, force=force)
+    return hpo.due(use_case, cast("Variant", flow.variant), flow.path.parent, dataset, force=force)
 
 
 def idle_reason(use_case: UseCase, flow: Flow, *, force: bool = False) -> str:
@@ -85,5 +85,5 @@ def check_members(use_case: UseCase, graph: Graph) -> None:
         if flow.variant in use_case.members:
             variant: Variant = flow.variant
             config = getattr(use_case, variant)
-            check_objective(use_case, variant, config, Objective.load(flow.path.parent / config.objective))
+            check_objective(use_case, variant, config, Objective.find(config.objective, flow.path.parent))
             check_strategies(use_case, variant, config)

@@ -10,6 +10,8 @@ from typing import Any
 
 from shared.errors import FlowError
 
+ROOT_FLOW = "DataPrepFlow"
+
 
 @dataclass(frozen=True)
 class Flow:

@@ -6,12 +6,14 @@ It ends with the process that started it, however that ends: see `guard`.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
+import threading
 from asyncio.subprocess import PIPE
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,8 @@ class FlowProcess:
     """One run of a flow.
 
     root: the working directory. log: where its output goes. configs: a file by the name of the flow's Config.
-    triggers: pathspecs of the upstream runs. To be created in the main thread: Metaflow's Runner takes over SIGINT, so
-    set your own handler afterwards.
+    triggers: pathspecs of the upstream runs. options: more of the flow's, by Metaflow's names, such as `decospecs` for
+    `--with`. Created in the main thread, Metaflow's Runner takes over SIGINT: set your own handler afterwards.
     """
 
     def __init__(
@@ -38,13 +40,15 @@ class FlowProcess:
         configs: Mapping[str, Path] | None = None,
         triggers: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         files = [(name, str(path)) for name, path in (configs or {}).items() if name in flow.configs]
-        options: dict[str, Any] = {"trigger": list(triggers), "config": files}
-        declared = {name: value for name, value in options.items() if value}  # a flow has an option only if it uses it
-        self._runner = Runner(
-            str(flow.path), show_output=False, env=dict(env or {}), cwd=str(root), pylint=False, **declared
-        )
+        asked: dict[str, Any] = {"trigger": list(triggers), "config": files, **(options or {})}
+        declared = {name: value for name, value in asked.items() if value}  # a flow has an option only if it uses it
+        with _quiet():
+            self._runner = Runner(
+                str(flow.path), show_output=False, env=dict(env or {}), cwd=str(root), pylint=False, **declared
+            )
         self._runner.spm = self._group = _OwnGroup(log)
 
     async def run(self, on_started: Callable[[str], None], **parameters: Any) -> int:
@@ -63,6 +67,16 @@ class FlowProcess:
     def kill(self) -> None:
         """End the flow and all that it started, at once."""
         self._group.signal(signal.SIGKILL)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """In a thread, Metaflow warns that it can't take over SIGINT, which it isn't to do."""
+    if threading.current_thread() is threading.main_thread():
+        yield
+        return
+    with redirect_stderr(io.StringIO()):
+        yield
 
 
 class _OwnGroup(SubprocessManager):  # type: ignore[misc]  # metaflow publishes no types

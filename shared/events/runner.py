@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.config import UseCase
 from shared.events.chain import Chain, utc_now
@@ -31,7 +31,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class ChainRunner:
     """Runs the chain of one use case on this machine.
 
-    use_case: the effective config, which travels to the flows. root: the project's. force: start the studies anew.
+    use_case: the effective config, which travels to the flows. root: the project's. parameters: of the flows; each gets
+    those that it declares. options: of all flows, as Metaflow's Runner takes them. watch_signals: of the main thread.
     idle: why a flow has nothing to do, so that it needn't be started; empty where it has. Asked once for each flow.
     cores: counts the machine's, for flows that share them. on_change: called with the chain's record after each event.
     """
@@ -42,7 +43,9 @@ class ChainRunner:
         graph: Graph,
         *,
         root: Path,
-        force: bool = False,
+        parameters: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        watch_signals: bool = True,
         idle: Callable[[Flow], str] = lambda _: "",
         cores: Callable[[], int] = threads.cores,
         on_change: Callable[[Chain], None] = lambda _: None,
@@ -50,24 +53,31 @@ class ChainRunner:
     ) -> None:
         self.chain = Chain.begin(use_case.name, graph, os.getpid(), now())
         self._use_case, self._graph, self._root, self._count_cores = use_case, graph, root, cores
-        self._parameters = {"force": True} if force else {}
+        self._parameters, self._options = dict(parameters or {}), dict(options or {})
+        self._watches_signals = watch_signals
         self._idle, self._on_change, self._now = cache(idle), on_change, now
         self._processes: set[FlowProcess] = set()
         self._running: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[Chain] | None = None
         self._stopping = False
 
     async def run(self) -> Chain:
         """Run the chain to its end and return its record.
 
-        A failed flow stops what waits for it. SIGINT, SIGTERM and SIGHUP stop everything that was started; a second
-        signal kills it.
+        A failed flow stops what waits for it. SIGINT, SIGTERM and SIGHUP stop everything that was started, as `stop`
+        does; a second one kills it.
         """
         prepare_environment()
-        self._main = asyncio.current_task()
+        self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         self._watch_signals()
         with self.chain.held():
             return await self._run_all()
+
+    def stop(self) -> None:
+        """Stop what runs, from any thread; kill it, if it was told before."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._stop)
 
     async def _run_all(self) -> Chain:
         self._record(self.chain)
@@ -118,6 +128,7 @@ class ChainRunner:
             configs=self._configs,
             triggers=[run for name in sorted(flow.upstreams) if (run := self.chain.flows[name].run)],
             env=self._environment(cores),
+            options=self._options,
         )
         self._watch_signals()
         parameters = {name: value for name, value in self._parameters.items() if name in flow.parameters}
@@ -150,11 +161,11 @@ class ChainRunner:
 
     def _watch_signals(self) -> None:
         """Metaflow's Runner sets its own handler of SIGINT for each flow: set ours again after each."""
-        for signum in SIGNALS:
+        for signum in SIGNALS if self._watches_signals else ():
             asyncio.get_running_loop().add_signal_handler(signum, self._stop)
 
     def _stop(self) -> None:
-        """The first signal asks the flows to end, a second one kills them."""
+        """The first time asks the flows to end, the second kills them."""
         if self._stopping:
             for process in self._processes:
                 process.kill()

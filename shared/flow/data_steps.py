@@ -5,21 +5,31 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from metaflow import FlowSpec, card, current, step
+from metaflow import FlowSpec, Parameter, card, current, step
 
-from shared.flow.run import pathspec
+from shared.flow.run import REQUEST_HELP, pathspec
 
 if TYPE_CHECKING:
     from shared.domain import DatasetRef
 
 
 class DataSteps(FlowSpec):
-    """Make a dataset version of what the source holds. Artifacts: `dataset`, `unchanged`, `profile`, `drift`."""
+    """Make a dataset version of what the source holds. Artifacts: `dataset`, `unchanged`, `profile`, `drift`.
+
+    `requested` is what the flows after it are asked for. An event's payload may bring it.
+    """
+
+    request = Parameter("request", default="", type=str, help=REQUEST_HELP)
 
     @step
     def start(self) -> None:
-        """Say what is prepared."""
-        print(f"source {self.use_case.data.source}, target {self.use_case.data.target}")
+        """Say what is prepared, and refuse a request that the flows after it would refuse."""
+        from shared.flow.config import use_case_of
+        from shared.flow.request import requested
+
+        self.requested = requested(self)
+        data = use_case_of(self).data
+        print(f"source {data.source}, target {data.target}")
         self.next(self.prepare)
 
     @step

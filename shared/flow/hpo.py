@@ -81,7 +81,7 @@ def due(use_case: UseCase, variant: Variant, folder: Path, dataset: str = "lates
 
     ledger = Ledger()
     ref = find_dataset(ledger, use_case.name, dataset)
-    objective = Objective.load(folder / config.objective)
+    objective = Objective.find(config.objective, folder)
     spec = study_spec(use_case, variant, ref, objective)
     entry = None if force else ledger.entry(spec.name)
     earlier = earlier_studies(ledger.entries(use_case.name), spec, metric_of(use_case, objective, spec.metrics))

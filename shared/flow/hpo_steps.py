@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from metaflow import FlowSpec, Parameter, card, current, step
 
 from shared.flow.idle import idle_card, unless_taken
-from shared.flow.run import pathspec
+from shared.flow.run import REQUEST_HELP, pathspec
 
 if TYPE_CHECKING:
     from shared.domain import Variant
@@ -20,21 +20,25 @@ if TYPE_CHECKING:
 class HPOSteps(FlowSpec):
     """Tune one variant of a use case on one dataset version.
 
-    Artifacts: `idle`, why there was nothing to do (empty: there was); `plan`, `result`, `model_version`.
+    Artifacts: `idle`, why there was nothing to do (empty: there was); `requested`, what the run was asked for beside
+    its config; `plan`, `result`, `model_version`.
     """
 
     variant: ClassVar[Variant]
 
     dataset = Parameter("dataset", default="latest", type=str, help="latest, or the beginning of a fingerprint")
     force = Parameter("force", default=False, type=bool, help="start the study anew")
+    request = Parameter("request", default="", type=str, help=REQUEST_HELP)
 
     @step
     def start(self) -> None:
         """Find out which study is due, and with how many workers."""
         from shared.flow import hpo
         from shared.flow.config import use_case_of
+        from shared.flow.request import requested
 
         folder = Path(inspect.getfile(type(self))).parent
+        self.requested = requested(self)
         use_case = use_case_of(self)
         self.plan = hpo.plan(use_case, self.variant, folder, self.dataset, force=self.force, run=pathspec())
         self.idle = self.plan.idle

@@ -40,6 +40,8 @@ __all__ = ["FitPlan", "Kind", "Objective", "check_value"]
 
 Kind = Literal["build", "data", "trial"]
 
+STORED = "sha256:"  # and a hash: a source that the ledger keeps, where a path could be
+
 CONTRACT = "`build(trial)`, `objective(trial, data)` or `objective(trial)`"
 
 
@@ -58,10 +60,26 @@ class Objective:
     def load(cls, path: str | Path, label: str | None = None) -> Objective:
         """The objective of a file; `label` is how errors call it, by default the path, from the working directory.
 
+        path: or `sha256:` and the hash of a source that the ledger keeps.
+
         Raises:
             ObjectiveError: there is no such file, it isn't Python, or it breaks the contract.
+            DataError: the ledger keeps no such source.
         """
+        if str(path).startswith(STORED):
+            from shared.storage.ledger import Ledger
+
+            return cls.from_source(Ledger().source(str(path).removeprefix(STORED)), label or str(path))
         return cls.from_source(_read(Path(path)), label or _label(Path(path)))
+
+    @classmethod
+    def find(cls, name: str, folder: Path) -> Objective:
+        """The objective that a config names: a path from its flow's folder, or `sha256:…`.
+
+        Raises:
+            ObjectiveError, DataError: as `load`.
+        """
+        return cls.load(name if name.startswith(STORED) else folder / name)
 
     @classmethod
     def from_source(cls, source: str, label: str) -> Objective:

@@ -109,15 +109,46 @@ def deployed(scope: tuple[str, str]) -> dict[str, Deployed]:
     Raises:
         ServiceError: the cluster can't be reached, or refuses to tell.
     """
-    from metaflow.metaflow_config import KUBERNETES_NAMESPACE
-    from metaflow.plugins.argo.argo_client import ArgoClient
+    with _reaching_the_cluster():
+        return {
+            flow: Deployed(t, sensor_events(_sensor(t)), cron_line(_argo().get_cronworkflow(t.name)))
+            for flow, t in templates(scope).items()
+        }
+
+
+def templates(scope: tuple[str, str]) -> dict[str, Template]:
+    """The WorkflowTemplates of a Metaflow project and branch, by the flow's name.
+
+    Raises:
+        ServiceError: the cluster can't be reached, or refuses to tell.
+    """
+    with _reaching_the_cluster():
+        return {t.flow: t for t in map(Template, _argo().get_workflow_templates()) if t.scope == scope}
+
+
+def submit(template: Template, parameters: Mapping[str, str]) -> str:
+    """Start a flow; returns the name of its Workflow.
+
+    Raises:
+        ServiceError: the cluster can't be reached, or refuses it.
+    """
+    from metaflow.util import get_username
 
     with _reaching_the_cluster():
-        argo = ArgoClient(namespace=KUBERNETES_NAMESPACE)
-        templates = [t for t in map(Template, argo.get_workflow_templates()) if t.scope == scope]
-        return {
-            t.flow: Deployed(t, sensor_events(_sensor(t)), cron_line(argo.get_cronworkflow(t.name))) for t in templates
-        }
+        made = _argo().trigger_workflow_template(template.name, "user", get_username(), parameters)
+    return str(made["metadata"]["name"])
+
+
+def workflow(name: str) -> Mapping[str, Any] | None:
+    """A Workflow, as it is on the cluster; None where it is none, or was cleaned away.
+
+    Raises:
+        ServiceError: the cluster can't be reached, or refuses to tell.
+    """
+    from metaflow.metaflow_config import KUBERNETES_NAMESPACE
+
+    with _reaching_the_cluster():
+        return _object("workflows", KUBERNETES_NAMESPACE, name)
 
 
 def delete(template: Template) -> None:
@@ -153,22 +184,30 @@ def _told(deployer: Any) -> str:
 
 def _sensor(template: Template) -> Mapping[str, Any] | None:
     """The Sensor of a template, as it is on the cluster."""
+    return _object("sensors", *template.sensor) if template.sensor else None
+
+
+def _object(plural: str, namespace: str, name: str) -> Mapping[str, Any] | None:
     from kubernetes.client.rest import ApiException
     from metaflow.plugins.kubernetes.kubernetes_client import KubernetesClient
 
-    if template.sensor is None:
-        return None
-    namespace, name = template.sensor
     api = KubernetesClient().get().CustomObjectsApi()
     try:
         found: Mapping[str, Any] = api.get_namespaced_custom_object(
-            **ARGO, namespace=namespace, plural="sensors", name=name
+            **ARGO, namespace=namespace, plural=plural, name=name
         )
     except ApiException as err:
         if err.status == NOT_FOUND:
             return None
         raise
     return found
+
+
+def _argo() -> Any:
+    from metaflow.metaflow_config import KUBERNETES_NAMESPACE
+    from metaflow.plugins.argo.argo_client import ArgoClient
+
+    return ArgoClient(namespace=KUBERNETES_NAMESPACE)
 
 
 @contextmanager

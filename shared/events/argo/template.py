@@ -52,6 +52,11 @@ class Template:
         return frozenset(event["name"] for event in json.loads(self._annotation("triggers") or "[]"))
 
     @property
+    def parameters(self) -> frozenset[str]:
+        """Names of the flow's Parameters."""
+        return frozenset(p["name"] for p in self.manifest["spec"].get("arguments", {}).get("parameters", []))
+
+    @property
     def sensor(self) -> tuple[str, str] | None:
         """Namespace and name of its Sensor; None: it has none."""
         name = self._annotation("sensor_name")

@@ -1,0 +1,141 @@
+"""What one run is asked for beside its config: the Parameter `request`, JSON, the same from whoever starts a flow."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Annotated, Any, Literal
+
+from metaflow import current
+from metaflow.exception import MetaflowNotFound
+from pydantic import Field, ValidationError
+
+from shared.config import UseCase, did_you_mean
+from shared.domain import Frozen
+from shared.errors import FlowError
+from shared.flow.run import REQUEST_HELP
+from shared.tuning.objective import STORED
+
+logger = logging.getLogger(__name__)
+
+
+class Asked(Frozen):
+    """Of a variant's table of the config; None: as that says. objective: `sha256:` and the hash of a kept source."""
+
+    n_trials: int | None = Field(None, ge=1)
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] | None = None
+    objective: str | None = Field(None, pattern=rf"^{STORED}[0-9a-f]{{64}}$")
+
+
+class AskedOfSystem(Frozen):
+    n_trials: int | None = Field(None, ge=1)
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] | None = None
+
+
+class Request(Frozen):
+    """By variant. `Request()` asks for what the config says."""
+
+    classical: Asked | None = None
+    deep: Asked | None = None
+    system: AskedOfSystem | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> Request:
+        """The request of a Parameter or of an event's payload, where it may have become JSON twice.
+
+        Raises:
+            FlowError: it isn't JSON, or asks for what can't be asked of one run.
+        """
+        try:
+            found = json.loads(text) if text and text.strip() else {}
+            found = json.loads(found) if isinstance(found, str) else found
+        except ValueError as err:
+            raise FlowError(f"the Parameter `request` must be {REQUEST_HELP}; but {err}: {_short(text)}") from err
+        return cls.of(found or {})
+
+    @classmethod
+    def of(cls, tree: Any) -> Request:
+        """The request of a mapping, such as `{"classical": {"n_trials": 10}}`.
+
+        Raises:
+            FlowError: it asks for what can't be asked of one run.
+        """
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as err:
+            raise FlowError("\n".join(_explain(error) for error in err.errors())) from None
+
+    def asking(self, variant: str, **asked: Any) -> Request:
+        """This request, and what is asked of a variant; None is not asked.
+
+        Raises:
+            FlowError: it can't be asked of one run.
+        """
+        tree = self.model_dump(exclude_none=True)
+        said = {key: value for key, value in asked.items() if value is not None}
+        return Request.of({**tree, variant: {**tree.get(variant, {}), **said}} if said else tree)
+
+    def text(self) -> str:
+        """As it travels; empty where it asks for nothing."""
+        said = self.model_dump(exclude_none=True)
+        return json.dumps(said) if any(said.values()) else ""
+
+    def applied(self, use_case: UseCase) -> UseCase:
+        """The use case, as this run is to see it.
+
+        Raises:
+            FlowError: the config has no table of a variant that is asked for.
+        """
+        asked = self.model_dump(exclude_none=True)
+        for variant in asked:
+            if getattr(use_case, variant) is None:
+                raise FlowError(
+                    f"the Parameter `request` must ask for variants that are tuned, but configs/{use_case.name}.toml "
+                    f"has no table [{variant}]; add it, or leave {variant!r} out of the request"
+                )
+        tables = {variant: getattr(use_case, variant).model_copy(update=said) for variant, said in asked.items()}
+        return use_case.model_copy(update=tables)
+
+
+KNOWN = {"": sorted(Request.model_fields), "system": sorted(AskedOfSystem.model_fields)}
+
+
+def requested(flow: Any) -> str:
+    """What this run of a flow is asked for: by its own Parameter, or else by the newest run that has triggered it.
+
+    To be kept as the artifact `requested`, from which the next flow takes it.
+
+    Raises:
+        FlowError: the Parameter is no request.
+    """
+    own = Request.parse(flow.request).text()
+    trigger = current.get("trigger")
+    return own if own or not trigger else _handed_over(trigger)
+
+
+def _handed_over(trigger: Any) -> str:
+    """The artifact of the newest run; empty where an event of another kind has triggered this one."""
+    try:
+        run = trigger.run
+        task = run["start"].task if run else {}
+    except MetaflowNotFound as err:
+        logger.warning("upstream run not found, so the config alone counts", extra={"reason": str(err)})
+        return ""
+    return str(task["requested"].data) if "requested" in task else ""
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as a sentence: key, rule, value, remedy."""
+    *parents, last = [str(part) for part in error["loc"] if part not in ("constrained-int", "literal['auto']", "int")]
+    path, known = ".".join([*parents, last]), KNOWN.get(parents[0] if parents else "", sorted(Asked.model_fields))
+    if error["type"] == "extra_forbidden":
+        return (
+            f"the Parameter `request`: `{path}` can't be asked of one run{did_you_mean(last, known)}; "
+            f"it may be: {', '.join(known)}; the rest is the config's"
+        )
+    return f"the Parameter `request`: `{path}` breaks a rule: {error['msg']}, but it is {_short(error['input'])}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}… ({len(text):,} characters)"

@@ -1,0 +1,136 @@
+"""What a study has so far, for those who look at it from outside of a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shared.config import did_you_mean
+from shared.domain import TrialSummary
+from shared.errors import FlowError
+from shared.storage.ledger import Ledger, LedgerEntry
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from metaflow import Run
+
+
+@dataclass(frozen=True)
+class Result:
+    """What tuning has led to, so far or in the end.
+
+    study: its name. state: due, claimed (at work), done or failed, as `evertune status` shows it. best: the best trial;
+    None as long as there is none. trials: one row per trial, as `optuna.Study.trials_dataframe` gives them. model: URI
+    of the model version that was made of the best trial. pathspec: of the run. tuned_by: of the run that has worked on
+    the study last. All but pathspec are None of `data_prep`.
+    """
+
+    pathspec: str | None
+    study: str | None = None
+    state: str | None = None
+    best: TrialSummary | None = None
+    trials: pd.DataFrame | None = field(default=None, repr=False)
+    model: str | None = None
+    tuned_by: str | None = None
+    namespace: str | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the run found its study done, and had nothing to do."""
+        return self.tuned_by != self.pathspec
+
+    @property
+    def run(self) -> Run | None:
+        """Metaflow's run; None where there is none yet.
+
+        Raises:
+            MetaflowNotFound: this machine's folder, or the metadata service, doesn't know it.
+        """
+        from metaflow import Run, namespace
+
+        if self.namespace is not None:
+            namespace(self.namespace)
+        return Run(self.pathspec, _namespace_check=self.namespace is not None) if self.pathspec else None
+
+
+def read_result(use_case: str, variant: str, run: str | None, namespace: str | None) -> Result:
+    """Of the study that a run has begun, or else of the one that was asked for last.
+
+    Raises:
+        FlowError: no study of the variant was ever asked for.
+    """
+    entries = studies(use_case, variant)
+    if not entries:
+        raise FlowError(f"no {variant} study of {use_case!r} was ever asked for; start one with run()")
+    entry = next((entry for entry in entries if run and entry.run == run), entries[0])
+    outcome = entry.outcome if entry.state == "done" else {}
+    return Result(
+        pathspec=run or entry.run,
+        study=entry.study,
+        state=entry.state,
+        best=TrialSummary.model_validate(outcome["top"][0]) if outcome else best_so_far(entry.study),
+        trials=trials_of(entry.study),
+        model=f"models:/{outcome['model']}/{outcome['version']}" if outcome.get("version") else None,
+        tuned_by=entry.run,
+        namespace=namespace,
+    )
+
+
+def find_study(use_case: str, variant: str, name: str) -> LedgerEntry:
+    """A study on record.
+
+    Raises:
+        FlowError: there is none of that name.
+    """
+    found = {entry.study: entry for entry in studies(use_case, variant)}
+    if name not in found:
+        raise FlowError(
+            f"a {variant} study of {use_case!r} is needed, but {name!r} is none{did_you_mean(name, [*found])}; "
+            f"on record: {', '.join(found) or 'none'}"
+        )
+    return found[name]
+
+
+def studies(use_case: str, variant: str) -> list[LedgerEntry]:
+    """The studies of a variant, the one that was asked for last first."""
+    found = [entry for entry in Ledger().entries(use_case) if entry.variant == variant]
+    return sorted(found, key=lambda entry: entry.asked_at, reverse=True)
+
+
+def trials_of(name: str) -> pd.DataFrame:
+    """One row per trial, as `optuna.Study.trials_dataframe` gives them; without rows where the study has none yet."""
+    import pandas as pd
+
+    with _study(name) as study:
+        return study.trials_dataframe() if study else pd.DataFrame()
+
+
+def best_so_far(name: str) -> TrialSummary | None:
+    """The best complete trial; None where there is none yet, and of several directions, where the flow picks one."""
+    from shared.tuning.select import summary
+
+    with _study(name) as study:
+        if study is None or len(study.directions) > 1:
+            return None
+        try:
+            return summary(study.best_trial)
+        except ValueError:  # none is complete
+            return None
+
+
+@contextmanager
+def _study(name: str) -> Iterator[optuna.Study | None]:
+    """The study as Optuna has it; None before its first trial."""
+    import optuna
+
+    from shared.storage import PostgresStorage
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with closing(PostgresStorage()) as storage:
+        try:
+            yield optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            yield None
