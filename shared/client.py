@@ -271,7 +271,7 @@ class HPORunner:
         """
         from shared.events.due import plan_of
 
-        plan = plan_of(request.applied(self._use_case), self._flow, entry.fingerprint)
+        plan = plan_of(request.applied(self._use_case, self._flow.variant), self._flow, entry.fingerprint)
         if plan.study.name != entry.study:
             raise FlowError(
                 f"{entry.study} can't go on, since the objective, or metric, directions or folds of "

@@ -17,4 +17,4 @@ def use_case_of(flow: Any) -> UseCase:
         FlowError: the request doesn't fit the config.
     """
     config = UseCase.model_validate(flow.use_case.to_dict())
-    return Request.parse(getattr(flow, "requested", "")).applied(config)
+    return Request.parse(getattr(flow, "requested", "")).applied(config, getattr(flow, "variant", None))

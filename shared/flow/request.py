@@ -47,11 +47,9 @@ class Request(Frozen):
             FlowError: it isn't JSON, or asks for what can't be asked of one run.
         """
         try:
-            found = json.loads(text) if text and text.strip() else {}
-            found = json.loads(found) if isinstance(found, str) else found
+            return cls.of(_loaded(text or ""))
         except ValueError as err:
             raise FlowError(f"the Parameter `request` must be {REQUEST_HELP}; but {err}: {_short(text)}") from err
-        return cls.of(found or {})
 
     @classmethod
     def of(cls, tree: Any) -> Request:
@@ -80,20 +78,24 @@ class Request(Frozen):
         said = self.model_dump(exclude_none=True)
         return json.dumps(said) if any(said.values()) else ""
 
-    def applied(self, use_case: UseCase) -> UseCase:
-        """The use case, as this run is to see it.
+    def applied(self, use_case: UseCase, variant: str | None = None) -> UseCase:
+        """The use case, as a run is to see it that tunes this variant, if any.
+
+        A budget that is asked of it holds also where earlier studies are of use, which else makes do with less.
 
         Raises:
             FlowError: the config has no table of a variant that is asked for.
         """
         asked = self.model_dump(exclude_none=True)
-        for variant in asked:
-            if getattr(use_case, variant) is None:
+        for name in asked:
+            if getattr(use_case, name) is None:
                 raise FlowError(
                     f"the Parameter `request` must ask for variants that are tuned, but configs/{use_case.name}.toml "
-                    f"has no table [{variant}]; add it, or leave {variant!r} out of the request"
+                    f"has no table [{name}]; add it, or leave {name!r} out of the request"
                 )
-        tables = {variant: getattr(use_case, variant).model_copy(update=said) for variant, said in asked.items()}
+        tables = {name: getattr(use_case, name).model_copy(update=said) for name, said in asked.items()}
+        if budget := asked.get(variant or "", {}).get("n_trials"):
+            tables["retune"] = use_case.retune.model_copy(update={"warm_trials": budget})
         return use_case.model_copy(update=tables)
 
 
@@ -124,8 +126,15 @@ def _handed_over(trigger: Any) -> str:
     return str(task["requested"].data) if "requested" in task else ""
 
 
+def _loaded(text: str) -> Any:
+    found = json.loads(text) if text.strip() else {}
+    return _loaded(found) if isinstance(found, str) else found or {}
+
+
 def _explain(error: Any) -> str:
     """One pydantic error as a sentence: key, rule, value, remedy."""
+    if not error["loc"]:
+        return f"the Parameter `request` must be {REQUEST_HELP}; but it is {_short(error['input'])}"
     *parents, last = [str(part) for part in error["loc"] if part not in ("constrained-int", "literal['auto']", "int")]
     path, known = ".".join([*parents, last]), KNOWN.get(parents[0] if parents else "", sorted(Asked.model_fields))
     if error["type"] == "extra_forbidden":

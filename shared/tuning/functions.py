@@ -66,12 +66,13 @@ class _Module:
         source = _source(name, written)
         self._body[name] = ""  # it may use itself
         for used, value in _globals(written, source):
-            self._use(used, value, by=name)
+            self._use(used, value, by=name, beside=written.__module__)
         del self._body[name]
         self._body[name] = source
 
-    def _use(self, name: str, value: Any, by: str) -> None:
-        if line := _import(name, value):
+    def _use(self, name: str, value: Any, by: str, beside: str) -> None:
+        """by: the function that uses it, of the module `beside`, which isn't there where the file is."""
+        if line := _import(name, value, beside):
             self._imports[name] = line
         elif isinstance(value, FunctionType | type):
             self.define(name, value)
@@ -95,20 +96,26 @@ def _source(name: str, written: Any) -> str:
 
 
 def _globals(written: Any, source: str) -> Iterator[tuple[str, Any]]:
-    """Names that the source uses, with their values where it was written; those that have none are its own."""
+    """Names that the source uses, with their values where it was written; those that have none are its own.
+
+    Dotted ones too, where they are modules: `scipy.stats` is imported by that name.
+    """
     scope = dict(vars(sys.modules.get(written.__module__, builtins))) | getattr(written, "__globals__", {})
     scope |= inspect.getclosurevars(written).nonlocals if isinstance(written, FunctionType) else {}
-    names = {node.id: None for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    nodes = [*ast.walk(ast.parse(source))]
+    names = {node.id: None for node in nodes if isinstance(node, ast.Name)}
     own = {written.__name__, *dir(builtins)}
-    return ((name, scope[name]) for name in names if name in scope and name not in own)
+    yield from ((name, scope[name]) for name in names if name in scope and name not in own)
+    dotted = {ast.unparse(node): None for node in nodes if isinstance(node, ast.Attribute)}
+    yield from ((name, sys.modules[name]) for name in dotted if name in sys.modules and name.split(".")[0] in scope)
 
 
-def _import(name: str, value: Any) -> str:
+def _import(name: str, value: Any, beside: str) -> str:
     """The line that imports a value under a name, from the shortest path that has it; empty: no import has it."""
     if isinstance(value, ModuleType):
         return f"import {value.__name__}" if value.__name__ == name else f"import {value.__name__} as {name}"
     home, own = getattr(value, "__module__", None), getattr(value, "__name__", None)
-    if not isinstance(home, str) or not own or home == "__main__":
+    if not isinstance(home, str) or not own or home == beside:
         return ""
     parts = home.split(".")
     for path in (".".join(parts[: i + 1]) for i in range(len(parts))):
