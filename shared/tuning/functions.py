@@ -113,7 +113,8 @@ def _globals(written: Any, source: str) -> Iterator[tuple[str, Any]]:
 def _import(name: str, value: Any, beside: str) -> str:
     """The line that imports a value under a name, from the shortest path that has it; empty: no import has it."""
     if isinstance(value, ModuleType):
-        return f"import {value.__name__}" if value.__name__ == name else f"import {value.__name__} as {name}"
+        plain = "." in name or value.__name__ == name
+        return f"import {name}" if plain else f"import {value.__name__} as {name}"
     home, own = getattr(value, "__module__", None), getattr(value, "__name__", None)
     if not isinstance(home, str) or not own or home == beside:
         return ""
