@@ -202,7 +202,8 @@ class HPORunner:
         variant = flows[folder].variant
         if variant and getattr(self._use_case, variant) is None:
             raise ConfigError(
-                f"{folder} has nothing to tune: configs/{self._use_case.name}.toml has no table [{variant}]"
+                f"{folder} tunes what configs/{self._use_case.name}.toml says in [{variant}], but there is no such "
+                "table; add it, or take another flow"
             )
         return flows[folder]
 
