@@ -14,7 +14,7 @@ from shared.events.background import Background
 from shared.events.graph import ROOT_FLOW, Graph, read_graph
 from shared.flow.environment import prepare_environment
 from shared.flow.request import Request
-from shared.flow.results import Result, find_study, read_result
+from shared.flow.results import Result, find_study, forget, read_result
 from shared.settings import project_root, settings
 from shared.tuning.objective import STORED, Objective
 
@@ -187,6 +187,14 @@ class HPORunner:
         if self._flow.variant is None:
             return Result(self._run, namespace=self._namespace)
         return read_result(self._use_case.name, self._flow.variant, self._run, self._namespace)
+
+    def forget(self, study: str) -> None:
+        """Delete a study of the flow, its trials, and the model versions that were made of it and aren't live.
+
+        Raises:
+            FlowError: there is no such study.
+        """
+        forget(find_study(self._use_case.name, str(self._flow.variant), study))
 
     def _concluded(self, run: str | None) -> Result:
         self._run = run

@@ -49,6 +49,18 @@ def startable(due: Sequence[Due]) -> list[Due]:
     return [one for one in due if one.study]
 
 
+def first_flows(due: Sequence[Due], graph: Graph) -> list[Flow]:
+    """The flows to start by hand, for the rest of what is due to be started by their events.
+
+    A flow that waits for several is started when all of them have finished. So what else it waits for is started, too,
+    and finds nothing to do.
+    """
+    names = {one.flow.name for one in due}
+    woken = {later for name in names for later in graph.downstream_of(name)}
+    partners = {upstream for name in woken for upstream in graph.flows[name].upstreams}
+    return [graph.flows[name] for name in graph.flows if name in (names | partners) - woken]
+
+
 def plan_of(use_case: UseCase, flow: Flow, dataset: str = "latest", *, force: bool = False) -> Plan:
     """What a flow that tunes would do now. dataset: `latest`, or the beginning of a fingerprint.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shared.config import did_you_mean
 from shared.domain import TrialSummary
 from shared.errors import FlowError
+from shared.flow.hpo import start_anew
 from shared.storage.ledger import Ledger, LedgerEntry
 
 if TYPE_CHECKING:
@@ -98,6 +99,23 @@ def studies(use_case: str, variant: str) -> list[LedgerEntry]:
     """The studies of a variant, the one that was asked for last first."""
     found = [entry for entry in Ledger().entries(use_case) if entry.variant == variant]
     return sorted(found, key=lambda entry: entry.asked_at, reverse=True)
+
+
+def forget(entry: LedgerEntry) -> None:
+    """Delete a study: its trials, that it was done, and the model versions that were made of it and aren't live.
+
+    Raises:
+        RegistryError, ServiceError: the registry or the database can't be reached.
+    """
+    start_anew(entry.study)
+    model = entry.outcome.get("model")
+    if model:
+        from shared.registry import client, promotion
+
+        promotion.point_challenger(model)
+        for version in client.versions(model):
+            if version.lineage.get("study") == entry.study:
+                promotion.retire(version)
 
 
 def trials_of(name: str) -> pd.DataFrame:

@@ -159,6 +159,12 @@ def set_alias(name: str, alias: str, version: int) -> None:
         client.set_registered_model_alias(name, alias, str(version))
 
 
+def delete_alias(name: str, alias: str) -> None:
+    """Take an alias away; nothing happens where it stands at no version."""
+    with _registry(f"delete {name}@{alias}") as client:
+        client.delete_registered_model_alias(name, alias)
+
+
 def load_version(version: ModelVersion) -> model.System:
     """The system of a version, from its native files; nothing is unpickled or run.
 

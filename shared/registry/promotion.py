@@ -63,7 +63,9 @@ def point_challenger(name: str) -> None:
     with _locked(name):
         newest = Ledger().newest_version(name)
         current = client.by_alias(name, client.CHALLENGER)
-        if newest is not None and (current is None or current.version != newest):
+        if newest is None and current:
+            client.delete_alias(name, client.CHALLENGER)
+        elif newest is not None and (current is None or current.version != newest):
             client.set_alias(name, client.CHALLENGER, newest)
 
 
