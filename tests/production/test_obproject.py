@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 
 from shared.config import load_use_case
+from shared.events.argo.template import Template, check_events
+from shared.events.graph import read_graph
 from shared.flow import platform
 from shared.settings import settings
 from shared.storage.ledger import Ledger
+from tests.production.kubernetes_api import KubernetesAPI
 
 ROOT = Path(__file__).parents[2]
 EXTENSION = Path(__file__).parent / "outerbounds"  # what the platform's packages add to Metaflow
+
+FLOWS = {"DataPrepFlow", "ClassicalHPOFlow", "DeepHPOFlow", "SystemTuneFlow"}
+IMAGE = "registry.example/baked:1"
 
 # The platform's command line: it notes how it was called.
 OUTERBOUNDS = """#!{python}
@@ -42,7 +52,7 @@ class Platform:
         self.assets: dict[str, dict[str, Any]] = {"data": {}, "models": {}}
         self.spec: dict[str, Any] = {}
         self.fails = False
-        self.calls_file = folder / "calls"
+        self.calls_file, self.bakery_file = folder / "calls", folder / "bakery"
         tool = folder / "outerbounds"
         tool.write_text(OUTERBOUNDS.format(python=sys.executable, calls=str(self.calls_file)))
         tool.chmod(0o755)
@@ -56,6 +66,11 @@ class Platform:
     @property
     def calls(self) -> list[list[str]]:
         return [json.loads(line) for line in self.calls_file.read_text().splitlines()]
+
+    @property
+    def baked(self) -> list[dict[str, str]]:
+        """The packages of each step's image."""
+        return [json.loads(line) for line in self.bakery_file.read_text().splitlines()]
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if self.fails:
@@ -99,6 +114,8 @@ def outerbounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pla
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(EXTENSION), str(ROOT)]))
     monkeypatch.setenv("OBP_INTEGRATIONS_URL", f"{there.address}/integrations")
+    monkeypatch.setenv("OB_TEST_BAKERY", str(there.bakery_file))
+    monkeypatch.setenv("OB_TEST_IMAGE", IMAGE)
     for name in ("GITHUB_ACTIONS", "SYSTEM_COLLECTIONURI", "CIRCLECI", "GITLAB_CI"):
         monkeypatch.delenv(name, raising=False)
     yield there
@@ -133,20 +150,71 @@ def run_data_prep(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_the_project_deploys_with_all_its_flows_apps_data_and_models(outerbounds: Platform, repository: Path) -> None:
+def try_out(repository: Path, title: str) -> None:
+    """Give the environment of the branches that aren't main a config of its own."""
+    shipped, project = repository / "configs/digits.toml", repository / "obproject.toml"
+    (tried := repository / "configs/tried/digits.toml").parent.mkdir()
+    tried.write_text(re.sub(r"title = .*", f'title = "{title}"', shipped.read_text(), count=1))
+    main, test, rest = project.read_text().partition("[environments.test.flow_configs]")
+    project.write_text(main + test + rest.replace("configs/digits.toml", "configs/tried/digits.toml"))
+
+
+def containers(template: Template) -> list[dict[str, Any]]:
+    return [found["container"] for found in template.manifest["spec"]["templates"] if "container" in found]
+
+
+def deployed_config(template: Template) -> dict[str, Any]:
+    """The use case that a deployed flow's tasks read, from its code package."""
+    variables = [variable for container in containers(template) for variable in container["env"]]
+    (url,) = {variable["value"] for variable in variables if variable["name"] == "METAFLOW_CODE_URL"}
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    s3 = boto3.client("s3", endpoint_url=os.environ["METAFLOW_S3_ENDPOINT_URL"])
+    with tarfile.open(fileobj=io.BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read())) as package:
+        (config, _) = json.load(package.extractfile(".mf_meta/CONFIG"))["user_configs"]["use_case"]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("branch", "app_branch", "flow_branch", "title"),
+    [
+        ("main", "main", "prod", "Handwritten digits"),
+        ("change/threads", "change_threads", "test.change_threads", "Digits, tried out"),
+    ],
+)
+def test_the_project_deploys_with_all_its_flows_apps_data_and_models(
+    kubernetes: KubernetesAPI,
+    outerbounds: Platform,
+    repository: Path,
+    branch: str,
+    app_branch: str,
+    flow_branch: str,
+    title: str,
+) -> None:
     outerbounds.assets = {"data": {"digits": {}}, "models": {"digits": {}}}  # as the flows have registered them
-    obproject_deploy(repository, "--skip-flows")
+    try_out(repository, "Digits, tried out")
+    subprocess.run(["git", "checkout", "-q", "-B", branch], cwd=repository, check=True)
+    obproject_deploy(repository)
+
+    templates = {template.flow: template for template in map(Template, kubernetes.all("workflowtemplates"))}
+    assert templates.keys() == FLOWS
+    for template in templates.values():
+        assert template.scope == ("evertune_digits", flow_branch)
+        assert deployed_config(template)["title"] == title
+        assert {container["image"] for container in containers(template)} == {IMAGE}
+    check_events(read_graph(ROOT), templates)
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert all([f"{name}{version}" for name, version in step.items()] == packages for step in outerbounds.baked)
+
     apps = [call for call in outerbounds.calls if call[:2] == ["app", "deploy"]]
     files = [Path(repository, call[call.index("--config-file") + 1]) for call in apps]
     assert {yaml.safe_load(file.read_text())["name"] for file in files} == {"optuna-dashboard", "mlflow-server"}
-    assert all("--project=evertune_digits" in call and "--branch=main" in call for call in apps)
+    assert all("--project=evertune_digits" in call and f"--branch={app_branch}" in call for call in apps)
+    assert platform.app_branch(flow_branch) == app_branch
 
     (pushed,) = [json.loads(call[2]) for call in outerbounds.calls if call[:2] == ["flowproject", "set-metadata"]]
-    assert (pushed["project"], pushed["branch"]) == ("evertune_digits", "main")
+    assert (pushed["project"], pushed["branch"]) == ("evertune_digits", app_branch)
     spec = pushed["spec"]
-    assert {flow["flow_name"] for flow in spec["workflows"]} == {
-        "DataPrepFlow", "ClassicalHPOFlow", "DeepHPOFlow", "SystemTuneFlow",
-    }  # fmt: skip
+    assert {flow["flow_name"] for flow in spec["workflows"]} == FLOWS
     assert all(flow["markdown_description"] for flow in spec["workflows"])
     assert [asset["id"] for asset in spec["data"]] == [asset["id"] for asset in spec["models"]] == ["digits"]
 

@@ -1,0 +1,1 @@
+ENVIRONMENTS_DESC = [("fast-bakery", ".bakery.Bakery")]
