@@ -9,8 +9,14 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from shared.settings import settings
+from shared.storage.database import sqlalchemy_url
+from tests.conftest import Server
 from tests.flows.conftest import execute
+from tests.production.argo_events import SOURCE
 from tests.production.kubernetes_api import KubernetesAPI
+from tests.production.local_argo import LocalArgo
+from tests.production.metadata_service import MetadataService
 
 PASSWORD = "hunter2"  # in all secrets of the environment; nowhere else
 SETTINGS = {
@@ -21,8 +27,8 @@ SETTINGS = {
     "METAFLOW_DATASTORE_SYSROOT_S3": "s3://evertune/metaflow",
     "METAFLOW_KUBERNETES_CONTAINER_IMAGE": "registry.example/evertune:1",
     "METAFLOW_KUBERNETES_SECRETS": "evertune-services",
-    "METAFLOW_ARGO_EVENTS_EVENT": "evertune",
-    "METAFLOW_ARGO_EVENTS_EVENT_SOURCE": "argo-events-webhook",
+    "METAFLOW_ARGO_EVENTS_EVENT": SOURCE["eventName"],
+    "METAFLOW_ARGO_EVENTS_EVENT_SOURCE": SOURCE["eventSourceName"],
     "METAFLOW_ARGO_EVENTS_SERVICE_ACCOUNT": "operate-workflow-sa",
     "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": "http://argo-events-webhook:12000/metaflow-event",
     "METAFLOW_ARGO_WORKFLOWS_USE_SCHEDULES": "True",
@@ -73,3 +79,43 @@ def evertune(kubernetes: KubernetesAPI, database: str) -> Command:
         return execute(sys.executable, "-m", "shared.cli", *arguments, ok=ok)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def argo(
+    object_store: str, server: Server, evertune_template: str, mlflow_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[LocalArgo]:  # fmt: skip
+    """An Argo that runs what is deployed, with databases of a module's own, to which the environment leads, too."""
+    folder = tmp_path_factory.mktemp("argo")
+    api, metadata = KubernetesAPI(), MetadataService()
+    with (
+        server.fresh(evertune_template) as database_url,
+        server.fresh(mlflow_template) as mlflow_url,
+        pytest.MonkeyPatch.context() as patch,
+        api.serving(folder) as kubeconfig,
+        metadata.serving() as metadata_url,
+    ):
+        services = {
+            "EVERTUNE_DATABASE_URL": database_url,
+            "MLFLOW_TRACKING_URI": sqlalchemy_url(mlflow_url),
+            "EVERTUNE_DATA_ROOT": "s3://evertune/datasets",
+            "EVERTUNE_HOME": str(folder / "home"),  # of MLflow's files
+            "AWS_ENDPOINT_URL": object_store,
+        }
+        secret = {**services, **{name: SETTINGS[name] for name in SETTINGS if "AWS" in name}}
+        argo = LocalArgo(api, folder, {SETTINGS["METAFLOW_KUBERNETES_SECRETS"]: secret})
+        with argo.serving() as webhook_url:
+            cluster = {
+                "KUBECONFIG": str(kubeconfig),
+                "METAFLOW_HOME": str(folder / "metaflowconfig"),
+                "METAFLOW_S3_ENDPOINT_URL": object_store,
+                "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": webhook_url,
+                "METAFLOW_DEFAULT_METADATA": "service",
+                "METAFLOW_SERVICE_URL": metadata_url,
+            }
+            for name, value in {**SETTINGS, **services, **cluster}.items():
+                patch.setenv(name, value)
+            settings.cache_clear()
+            yield argo
+    settings.cache_clear()
