@@ -147,17 +147,21 @@ class HPORunner:
 
         Raises:
             FlowError: it isn't deployed.
-            ServiceError: the cluster, or the webhook of Argo Events, can't be reached.
+            ServiceError: the cluster, or the webhook of Argo Events, can't be reached; nor the pods' database, where an
+                objective or a study is named.
         """
         from shared.events.argo.cluster import Target
         from shared.events.argo.deployment import deploy_chain
         from shared.events.argo.trigger import publish, submit
+        from shared.events.argo.verify import check_database
 
         if self._compute_pool and not deploy:
             raise ConfigError(
                 f"a compute pool is part of what is deployed, but {self._compute_pool!r} is asked of one run; use "
                 "trigger(deploy=True), or name it in [compute.*] and run `evertune deploy`"
             )
+        if self._objective or study:
+            check_database()  # the pods' one: an objective's source goes there
         target = Target(self._pooled(), self._branch, self._production)
         if deploy:
             deploy_chain(self._graph.chain(ROOT_FLOW), [target])
