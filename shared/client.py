@@ -255,6 +255,8 @@ class HPORunner:
 
     def _parameters(self, study: str | None) -> dict[str, str]:
         """The flow's Parameters; the objective's source is on record then. study: to go on with."""
+        if study and self._flow.variant is None:
+            raise FlowError(f"{self._flow.name} tunes nothing, so it can't go on with {study!r}; leave the study out")
         entry = find_study(self._use_case.name, str(self._flow.variant), study) if study else None
         request = self._request
         if digest := self._source(entry):
