@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from shared.config import ComputeConfig, Part, UseCase, did_you_mean, load_use_case
 from shared.errors import ConfigError, FlowError
 from shared.events.background import Background
-from shared.events.graph import ROOT_FLOW, Graph, read_graph
+from shared.events.graph import Graph, read_graph
 from shared.flow.environment import prepare_environment
 from shared.flow.request import Request
 from shared.flow.results import Result, find_study, forget, read_result
@@ -164,7 +164,7 @@ class HPORunner:
             check_database()  # the pods' one: an objective's source goes there
         target = Target(self._pooled(), self._branch, self._production)
         if deploy:
-            deploy_chain(self._graph.chain(ROOT_FLOW), [target])
+            deploy_chain(self._graph, [target])
         parameters = self._parameters(study)
         if self._flow.variant is None:
             return publish(target, parameters)

@@ -36,13 +36,12 @@ def deploy(
     """Put the chain on Argo Workflows: verify it, show what differs from what is deployed, and deploy that."""
     from shared.cli.console import stdout
     from shared.events.argo.deployment import deploy_chain
-    from shared.events.graph import ROOT_FLOW, read_graph
+    from shared.events.graph import read_graph
     from shared.flow.environment import prepare_environment
     from shared.settings import project_root
 
     prepare_environment()
     targets = _targets(use_case, branch, production)
-    graph = read_graph(project_root()).chain(ROOT_FLOW)
     console = stdout()
     with console.status("compiling") as status:
 
@@ -50,7 +49,7 @@ def deploy(
             _show(console, target, changes)
             status.update("deploying")
 
-        deploy_chain(graph, targets, apply=not dry_run, on_planned=show)
+        deploy_chain(read_graph(project_root()), targets, apply=not dry_run, on_planned=show)
 
 
 def undeploy(use_case: UseCases = None, branch: Branch = None, production: Production = False) -> None:

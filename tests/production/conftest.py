@@ -12,7 +12,7 @@ import pytest
 from shared.settings import settings
 from shared.storage.database import sqlalchemy_url
 from tests.conftest import Server
-from tests.flows.conftest import execute
+from tests.flows.conftest import ROOT, execute
 from tests.production.argo_events import SOURCE
 from tests.production.kubernetes_api import KubernetesAPI
 from tests.production.local_argo import LocalArgo
@@ -75,8 +75,8 @@ def evertune(kubernetes: KubernetesAPI, database: str) -> Command:
 
     del kubernetes, database  # their variables are in the environment
 
-    def run(*arguments: str, ok: bool = True) -> CompletedProcess[str]:
-        return execute(sys.executable, "-m", "shared.cli", *arguments, ok=ok)
+    def run(*arguments: str, ok: bool = True, cwd: Path = ROOT) -> CompletedProcess[str]:
+        return execute(sys.executable, "-m", "shared.cli", *arguments, ok=ok, cwd=cwd)
 
     return run
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 
+from shared.config import load_use_case
+from shared.events.configs import write_configs
+from tests.flows.conftest import ROOT, execute
 from tests.production.conftest import PASSWORD, Command
 from tests.production.kubernetes_api import KubernetesAPI
 
 FLOWS = ("DataPrepFlow", "ClassicalHPOFlow", "DeepHPOFlow", "SystemTuneFlow")
+KINDS = ("created", "changed", "unchanged", "deleted")
+REPORT = """
+from metaflow import step
+from obproject import ProjectFlow
+
+class ReportFlow(ProjectFlow):
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    ReportFlow()
+"""
 
 
 def kinds(output: str) -> dict[str, str]:
     """What became of each flow, by its name."""
     words = [line.split() for line in output.splitlines()]
-    return {line[1]: line[0] for line in words if len(line) > 1 and line[1] in FLOWS}
+    return {line[1]: line[0] for line in words if line and line[0] in KINDS}
 
 
 def test_a_deployment_is_made_once_compared_and_taken_away(
@@ -42,6 +66,33 @@ def test_a_deployment_is_made_once_compared_and_taken_away(
 
     assert kinds(evertune("undeploy", *mine).stdout) == dict.fromkeys(FLOWS, "deleted")
     assert kubernetes.objects == {}
+
+
+def test_what_was_renamed_goes_once_its_successor_is_there_and_flows_beside_the_chain_stay(
+    evertune: Command, kubernetes: KubernetesAPI, tmp_path: Path
+):
+    project, mine = tmp_path / "project", ("--use-case", "diabetes", "--branch", "x")
+    for name in ("flows", "configs"):
+        shutil.copytree(ROOT / name, project / name)
+    shutil.copy(ROOT / "obproject.toml", project)
+    evertune("deploy", *mine, cwd=project)
+    (report := project / "flows/report/flow.py").parent.mkdir()
+    report.write_text(REPORT)
+    config = str(write_configs(load_use_case("diabetes"), tmp_path)["project_config"])
+    beside = (str(report), "--no-pylint", "--branch", "x", "--config", "project_config", config)
+    execute(sys.executable, *beside, "argo-workflows", "create", ok=True, cwd=project)
+    (system := project / "flows/system_tune/flow.py").write_text(system.read_text().replace("SystemTune", "WholeTune"))
+    renamed = dict.fromkeys(FLOWS[:3], "unchanged") | {"WholeTuneFlow": "created", "SystemTuneFlow": "deleted"}
+
+    kubernetes.changes.clear()
+    assert kinds(evertune("deploy", *mine, "--dry-run", cwd=project).stdout) == renamed
+    assert kubernetes.changes == []
+
+    assert kinds(evertune("deploy", *mine, cwd=project).stdout) == renamed
+    made, gone = ["POST"] * 2, ["DELETE"] * 3  # template and Sensor; and a CronWorkflow, if there were one
+    assert [change.split()[0] for change in kubernetes.changes] == made + gone
+    left = {found["metadata"]["annotations"]["metaflow/flow_name"] for found in kubernetes.all("workflowtemplates")}
+    assert left == {*FLOWS[:3], "WholeTuneFlow", "ReportFlow"}
 
 
 @pytest.mark.parametrize(
