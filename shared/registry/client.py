@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+PAGE = 1000  # versions in one answer
 
 _MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -123,9 +124,18 @@ def note(name: str, number: int, key: str, text: str) -> None:
 
 
 def versions(name: str) -> list[ModelVersion]:
-    """All versions of a registered model; none where there is no such model."""
+    """All versions of a registered model, without their metrics; none where there is no such model.
+
+    Two requests, however many there are: versions don't come with their aliases, nor with the metrics of their runs.
+    """
     with _registry(f"list the versions of {name}") as client:
-        return [_version(client, name, found.version) for found in client.search_model_versions(f"name = '{name}'")]
+        from mlflow.utils import get_results_from_paginated_fn
+
+        aliases = _aliases(client, name)
+        found = get_results_from_paginated_fn(
+            lambda n, token: client.search_model_versions(f"name = '{name}'", max_results=n, page_token=token), PAGE
+        )
+        return [_of(version, [a for a, at in aliases.items() if int(at) == int(version.version)]) for version in found]
 
 
 def delete_version(version: ModelVersion) -> None:
@@ -217,14 +227,18 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 def _version(client: MlflowClient, name: str, version: str) -> ModelVersion:
     found = client.get_model_version(name, version)
-    metrics = client.get_run(found.run_id).data.metrics if found.run_id else {}
+    return _of(found, found.aliases, client.get_run(found.run_id).data.metrics if found.run_id else {})
+
+
+def _of(found: Any, aliases: Iterable[str], metrics: Mapping[str, float] | None = None) -> ModelVersion:
+    """Our value of MLflow's."""
     return ModelVersion(
-        name=name,
+        name=found.name,
         version=int(found.version),
         created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
-        aliases=tuple(sorted(found.aliases)),
+        aliases=tuple(sorted(aliases)),
         lineage=from_tags(found.tags),
-        metrics=metrics,
+        metrics=metrics or {},
     )
 
 

@@ -111,6 +111,19 @@ def test_aliases_find_versions_and_newer_ones_take_them_over(register):
     assert (second.aliases, second.metrics) == (("challenger",), {"neg_log_loss": -0.125})
 
 
+@pytest.mark.parametrize("page", [client.PAGE, 2])
+def test_all_versions_of_a_model_are_listed_with_their_aliases_and_their_lineage(register, monkeypatch, page):
+    assert client.versions(NAME) == []
+    monkeypatch.setattr(client, "PAGE", page)
+    registered = [register() for _ in range(3)]
+    register(name=f"{NAME}-too")
+    client.set_alias(NAME, "challenger", 2)
+    client.set_alias(NAME, "champion", 2)
+    expected = [v.model_copy(update={"metrics": {}, "aliases": ()}) for v in registered]
+    expected[1] = expected[1].model_copy(update={"aliases": ("challenger", "champion")})
+    assert sorted(client.versions(NAME), key=lambda v: v.version) == expected
+
+
 def test_the_run_of_a_registration_that_died_is_closed_by_the_next(register, monkeypatch):
     def die(*_):
         raise KeyboardInterrupt
