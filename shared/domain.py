@@ -21,6 +21,11 @@ Steps = Literal["fold", "epoch", ""]
 MEMBERS: tuple[Variant, ...] = ("classical", "deep")
 
 
+def model_name(use_case: str, variant: Variant) -> str:
+    """Name of the registered model that the studies of a variant lead to."""
+    return use_case if variant == "system" else f"{use_case}-{variant}"
+
+
 def source_hash(source: str) -> str:
     """SHA-256 of an objective's source text, hexadecimal."""
     return hashlib.sha256(source.encode()).hexdigest()

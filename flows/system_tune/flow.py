@@ -87,8 +87,8 @@ class SystemTuneFlow(ProjectFlow):
 
             current.card.extend(system.card(self.plan, self.result, self.trials, self.gated))
         if self.use_case.retention.nightly:
+            from shared.events.prune import counts, prune
             from shared.flow.config import use_case_of
-            from shared.flow.prune import counts, prune
 
             print("pruned", counts(prune(use_case_of(self), datetime.now(UTC))))
 

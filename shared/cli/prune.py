@@ -14,13 +14,13 @@ def prune(
     use_case: OptionalUseCase = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
 ) -> None:
-    """Delete old studies, datasets, model versions and runs that nothing needs, as [retention] says."""
+    """Delete old studies, datasets, model versions, runs and logs that nothing needs, as [retention] says."""
     from shared.cli.console import stdout
     from shared.cli.show import show_surplus
     from shared.config import load_use_case, use_cases
     from shared.events.chain import refuse_a_second_chain
-    from shared.flow.prune import find_surplus
-    from shared.flow.prune import prune as delete_surplus
+    from shared.events.prune import find_surplus
+    from shared.events.prune import prune as delete_surplus
 
     console, now = stdout(), datetime.now(UTC)
     for name in [use_case] if use_case else use_cases():

@@ -150,7 +150,9 @@ def show_surplus(console: Console, use_case: str, found: Holdings, *, dry_run: b
         ("dataset versions", [ref.fingerprint[:12] for ref in found.datasets]),
         ("studies", [entry.study for entry in found.studies]),
         ("model versions", [f"{version.name} {version.version}" for version in found.versions]),
+        ("objective sources", [source.hash[:12] for source in found.sources]),
         ("runs", [run.pathspec for run in found.runs]),
+        ("chains", [chain.id for chain in found.chains]),
     ]
     lines = [(f"{len(names)} {kind}", ", ".join(names)) for kind, names in kinds if names]
     verdict = ("would be deleted" if dry_run else "deleted") if lines else "nothing to prune"

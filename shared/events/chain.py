@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -116,13 +117,22 @@ class Chain(Frozen):
         new.replace(self.folder / "chain.json")
 
 
-def newest_chain(use_case: str | None = None) -> Chain | None:
-    """The chain of a use case, or of any, that began last on this machine."""
+def chains(use_case: str | None = None) -> Iterator[Chain]:
+    """The chains of a use case, or of all, on this machine, the newest first."""
     for path in sorted(_home().glob("*/chain.json"), reverse=True):
         chain = Chain.model_validate_json(path.read_text(encoding="utf-8"))
         if use_case in (None, chain.use_case):
-            return chain
-    return None
+            yield chain
+
+
+def newest_chain(use_case: str | None = None) -> Chain | None:
+    """The chain of a use case, or of any, that began last on this machine."""
+    return next(chains(use_case), None)
+
+
+def delete_chain(id: str) -> None:
+    """Delete a chain's record and its logs."""
+    shutil.rmtree(_home() / id, ignore_errors=True)
 
 
 def refuse_a_second_chain(use_case: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.config import UseCase, VariantConfig
-from shared.domain import Dataset, DatasetRef, ModelVersion, TuningResult, Variant
+from shared.domain import Dataset, DatasetRef, ModelVersion, TuningResult, Variant, model_name
 from shared.errors import DataError, EvertuneError, RegistryError
 from shared.flow.plan import (
     Plan,
@@ -240,7 +240,7 @@ def register(plan: Plan, result: TuningResult, run: str) -> ModelVersion | None:
     Raises:
         ResultTaken: another run does, or has done so.
     """
-    name = f"{plan.use_case.name}-{plan.variant}"
+    name = model_name(plan.use_case.name, plan.variant)
     return conclude(plan, result, run, name, lambda: retrain(plan, result), publish)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shared.config import RetentionConfig
     from shared.domain import DatasetRef, ModelVersion
     from shared.storage.ledger import LedgerEntry
+    from shared.storage.sources import Source
 
 Item = TypeVar("Item")
 
@@ -32,16 +33,26 @@ class RunFiles:
 
 
 @dataclass(frozen=True)
+class ChainFiles:
+    """The record and the logs of a chain on this machine. `finished`: None while it is running."""
+
+    id: str
+    finished: datetime | None
+
+
+@dataclass(frozen=True)
 class Holdings:
-    """What there is of a use case. `datasets` are the newest first."""
+    """What there is of a use case. `datasets` are the newest first; `sources` are those of all use cases."""
 
     datasets: Sequence[DatasetRef] = ()
     studies: Sequence[LedgerEntry] = ()
     versions: Sequence[ModelVersion] = ()
+    sources: Sequence[Source] = ()
     runs: Sequence[RunFiles] = ()
+    chains: Sequence[ChainFiles] = ()
 
     def __bool__(self) -> bool:
-        return any((self.datasets, self.studies, self.versions, self.runs))
+        return any(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,9 @@ class Kept:
     fingerprints: set[str] = field(default_factory=set)
     studies: set[str] = field(default_factory=set)
     versions: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)
+    chains: set[str] = field(default_factory=set)
 
 
 def surplus(holdings: Holdings, retention: RetentionConfig, now: datetime) -> Holdings:
@@ -60,14 +73,17 @@ def surplus(holdings: Holdings, retention: RetentionConfig, now: datetime) -> Ho
     Reasons of a model version: an alias stands at it; it is one of the newest of its registered model. Of a study: a
     kept version came of it; it isn't finished; the next study of its variant learns from it; its dataset version is one
     of the newest. Of a dataset version: it is one of the newest; a kept version or an unfinished study is on it. Of a
-    run: something kept came of it; it is running; it is one of the newest of its flow. And of all: it is young.
+    run: something kept came of it; it is running; it is one of the newest of its flow. Of an objective's source: a kept
+    study names it. Of a chain: it is running; it is one of the newest. And of all: it is young.
     """
     kept = needed(holdings, retention, now)
     return Holdings(
         datasets=[d for d in holdings.datasets if d.fingerprint not in kept.fingerprints],
         studies=[s for s in holdings.studies if s.study not in kept.studies],
         versions=[v for v in holdings.versions if v.uri not in kept.versions],
+        sources=[s for s in holdings.sources if s.hash not in kept.sources],
         runs=[r for r in holdings.runs if r.pathspec not in kept.runs],
+        chains=[c for c in holdings.chains if c.id not in kept.chains],
     )
 
 
@@ -98,11 +114,18 @@ def needed(holdings: Holdings, retention: RetentionConfig, now: datetime) -> Kep
         *(r for r in holdings.runs if r.finished is None or r.finished > young),
         *_newest(holdings.runs, retention.versions, lambda r: r.flow, lambda r: r.id),
     ]
+    chains = [
+        *(c for c in holdings.chains if c.finished is None or c.finished > young),
+        *sorted(holdings.chains, key=lambda c: c.id)[-retention.versions :],
+    ]
     made = [version.lineage for version in versions]
+    doomed = {s.study for s in holdings.studies} - {s.study for s in studies}
     return Kept(
         fingerprints=recent | {s.fingerprint for s in unfinished} | {facts.get("dataset", "") for facts in made},
         studies={s.study for s in studies},
         versions={v.uri for v in versions},
+        sources={s.hash for s in holdings.sources if s.saved_at > young or set(s.studies) - doomed},
+        chains={c.id for c in chains},
         runs={r.pathspec for r in runs} | {s.run for s in studies if s.run} | {facts.get("run", "") for facts in made},
     )
 

@@ -18,12 +18,12 @@ from shared.flow.retention import RunFiles
 ALIVE, QUIET = timedelta(days=1), timedelta(minutes=10)
 
 
-def find(root: Path, flows: Iterable[str], tag: str, now: datetime) -> list[RunFiles]:
-    """The runs of these flows that have the tag."""
+def find(root: Path, tag: str, now: datetime) -> list[RunFiles]:
+    """The runs that have the tag, of whatever flow."""
     return [
-        RunFiles(flow, folder.name, _finished(folder, now))
-        for flow in flows
-        for folder in _runs(root / flow)
+        RunFiles(flow.name, folder.name, _finished(folder, now))
+        for flow in sorted(root.glob("*"))
+        for folder in _runs(flow)
         if tag in _tags(folder)
     ]
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shared.config import SystemConfig, UseCase
-from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult
+from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult, model_name
 from shared.errors import DataError, FlowError, ObjectiveError, UnloadableModelError
 from shared.flow import hpo
 from shared.flow.plan import (
@@ -256,7 +256,7 @@ def promote(plan: Plan, result: TuningResult, run: str) -> Gated:
     Raises:
         ResultTaken: another run does, or has done so.
     """
-    name = plan.use_case.name
+    name = model_name(plan.use_case.name, plan.variant)
     return hpo.conclude(plan, result, run, name, lambda: retrain(plan, result), partial(gated, plan, run=run))
 
 

@@ -80,7 +80,12 @@ SELECT seen_at FROM evertune.dataset_versions WHERE use_case = %(use_case)s AND 
 """
 
 FORGET_DATASET = """
-DELETE FROM evertune.dataset_versions WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s
+DELETE FROM evertune.dataset_versions d
+WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s AND ref = %(ref)s AND NOT EXISTS (
+    SELECT FROM evertune.studies s
+    WHERE s.use_case = d.use_case AND s.fingerprint = d.fingerprint AND s.state IN ('due', 'claimed')
+)
+RETURNING fingerprint
 """
 
 DATASET_RUN = """
@@ -93,9 +98,11 @@ WHERE use_case = %(use_case)s AND starts_with(fingerprint, %(prefix)s)
 ORDER BY recorded_at DESC
 """
 
-SAVE_SOURCE = (
-    "INSERT INTO evertune.objective_sources (hash, source) VALUES (%(hash)s, %(source)s) ON CONFLICT DO NOTHING"
-)
+# One that is saved again is young again: no study names it yet, but a run is about to begin one.
+SAVE_SOURCE = """
+INSERT INTO evertune.objective_sources (hash, source) VALUES (%(hash)s, %(source)s)
+ON CONFLICT (hash) DO UPDATE SET saved_at = clock_timestamp()
+"""
 
 SOURCE = "SELECT source FROM evertune.objective_sources WHERE hash = %(hash)s"
 
@@ -171,9 +178,10 @@ class Ledger:
         )
         logger.info("dataset recorded", extra={"use_case": ref.use_case, "fingerprint": ref.fingerprint, "run": run})
 
-    def forget_dataset(self, ref: DatasetRef) -> None:
-        """Take a dataset version off the record."""
-        self._execute(FORGET_DATASET, use_case=ref.use_case, fingerprint=ref.fingerprint)
+    def forget_dataset(self, ref: DatasetRef) -> bool:
+        """Take a dataset version off the record, unless it was recorded anew, or a study is at it; whether it was."""
+        values = {"use_case": ref.use_case, "fingerprint": ref.fingerprint, "ref": Jsonb(ref.model_dump(mode="json"))}
+        return bool(self._rows(FORGET_DATASET, **values))
 
     def see_dataset(self, ref: DatasetRef) -> None:
         """The source still holds the rows of a dataset version."""

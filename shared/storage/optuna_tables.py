@@ -12,7 +12,15 @@ from shared.storage import database, schema, statements
 OPTUNA_SCHEMA = "v3.2.0.a"
 REVISION = "SELECT version_num, to_regclass('public.evertune_trials_unfinished') FROM public.alembic_version"
 
+THERE = "SELECT to_regclass('public.study_user_attributes') IS NOT NULL"
+
 _checked: set[str] = set()
+
+
+def are_there(connection: psycopg.Connection) -> bool:
+    """Whether Optuna has made its tables, as it does with the first study. Also inside a transaction."""
+    row = connection.execute(THERE).fetchone()
+    return bool(row and row[0])
 
 
 def connect(url: str | None = None) -> psycopg.Connection:

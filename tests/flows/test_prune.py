@@ -16,7 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from shared.config import UseCase, load_use_case
 from shared.data.store import is_complete
 from shared.domain import DatasetRef, ModelVersion
-from shared.flow.prune import find_surplus, prune
+from shared.events.chain import Chain
+from shared.events.graph import Flow, Graph
+from shared.events.prune import find_surplus, prune
 from shared.model import Member, Signature, System, save
 from shared.registry import client
 from shared.storage import PostgresStorage
@@ -56,8 +58,18 @@ def finish_study(ref: DatasetRef) -> str:
     optuna.create_study(study_name=name, storage=storage).optimize(lambda trial: trial.suggest_float("x", 0, 1), 3)
     storage.close()
     run = f"ClassicalHPOFlow/{ref.rows['development']}"
-    on_record.finish(name, {"budget": 3}, run, use_case="breast_cancer", fingerprint=ref.fingerprint)
+    outcome = {"budget": 3, "objective_hash": Ledger().save_source(f"# tuned on {ref.fingerprint}")}
+    on_record.finish(name, outcome, run, use_case="breast_cancer", fingerprint=ref.fingerprint)
     return name
+
+
+def end_chain(pid: int) -> Chain:
+    """A chain that has left its record and a log."""
+    now = datetime.now(UTC)
+    chain = Chain.begin("breast_cancer", Graph.of(Flow("DataPrepFlow", Path("flow.py"))), pid, now)
+    chain.model_copy(update={"finished_at": now}).save()
+    chain.log("DataPrepFlow").write_text("started, done")
+    return chain
 
 
 def register(ref: DatasetRef, study: str) -> ModelVersion:
@@ -78,6 +90,7 @@ def test_old_nights_go_and_the_champion_stays_with_all_that_it_came_of(
     studies = [finish_study(ref) for ref in refs]
     versions = [register(ref, study) for ref, study in zip(refs, studies, strict=True)]
     client.set_alias("breast_cancer", client.CHAMPION, versions[0].version)
+    ended = [end_chain(pid) for pid in (1, 2, 3)]
     assert "breast_cancer: nothing to prune" in evertune("prune", "breast_cancer", "--dry-run", cwd=checkout).stdout
 
     doomed = find_surplus(config(), IN_A_YEAR)
@@ -85,10 +98,13 @@ def test_old_nights_go_and_the_champion_stays_with_all_that_it_came_of(
     assert [entry.study for entry in doomed.studies] == studies[1:2]
     assert {version.version for version in doomed.versions} == {v.version for v in versions[1:4]}
     assert len(doomed.runs) == 4
+    assert [source.studies for source in doomed.sources] == [studies[1:2]]
+    assert {chain.id for chain in doomed.chains} == {chain.id for chain in ended[:2]}
     files = sum(path.is_file() for path in (checkout / ".metaflow" / "DataPrepFlow" / "data").rglob("*"))
 
     assert prune(config(), IN_A_YEAR) == doomed
     assert not find_surplus(config(), IN_A_YEAR)
+    assert [chain.folder.exists() for chain in ended] == [False, False, True]
     assert [is_complete(ref) for ref in refs] == [True, False, False, False, True]
     assert [Path(ref.uri).exists() for ref in refs] == [True, False, False, False, True]
     assert [ref.fingerprint for ref in Ledger().datasets("breast_cancer")] == [refs[4].fingerprint, refs[0].fingerprint]

@@ -6,19 +6,23 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from shared.cli.app import app
-from shared.cli.show import decision_line, live_lines, study_line, summary_lines
+from shared.cli.show import decision_line, live_lines, show_surplus, study_line, summary_lines
 from shared.config import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from shared.events.chain import Chain
 from shared.events.graph import Flow, Graph
 from shared.events.summary import summarize
 from shared.flow.plan import newest_done
+from shared.flow.retention import ChainFiles, Holdings
 from shared.storage.ledger import LedgerEntry, Promotion
+from shared.storage.sources import Source
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 LATER = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
@@ -137,3 +141,15 @@ def test_a_summary_reads_as_sentences():
     assert decision_line(promotion(4, promoted=False)) == "version 4 not promoted: it is better"
     labels = [label for label, _ in summary_lines(summarize([entry(), entry("system")], [promotion()], 3), "digits")]
     assert labels == ["classical", "system", "gate", "champion", "next"]
+
+
+def test_what_would_be_pruned_is_named_by_kind():
+    old = datetime(2026, 1, 1, tzinfo=UTC)
+    found = Holdings(sources=[Source("0123456789abcdef", old)], chains=[ChainFiles("20260101T000000-7", old)])
+    console = Console(file=StringIO(), width=100)
+    show_surplus(console, "toy", found, dry_run=True)
+    assert [line.split() for line in console.file.getvalue().splitlines()] == [
+        ["toy:", "would", "be", "deleted"],
+        ["1", "objective", "sources", "0123456789ab"],
+        ["1", "chains", "20260101T000000-7"],
+    ]

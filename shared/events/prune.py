@@ -1,0 +1,99 @@
+"""Find what a use case has gathered, and delete what of it nobody needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from shared.domain import Variant, model_name
+from shared.events.chain import Chain, chains, delete_chain
+from shared.flow import run_files
+from shared.flow.plan import use_case_tag
+from shared.flow.retention import ChainFiles, Holdings, surplus
+from shared.storage import sources, studies
+from shared.storage.ledger import Ledger
+
+if TYPE_CHECKING:
+    from shared.config import UseCase
+    from shared.domain import DatasetRef
+
+logger = logging.getLogger(__name__)
+
+
+def find_surplus(use_case: UseCase, now: datetime) -> Holdings:
+    """What `prune` would delete."""
+    return surplus(holdings(use_case, now), use_case.retention, now)
+
+
+def holdings(use_case: UseCase, now: datetime) -> Holdings:
+    """All that there is of a use case.
+
+    Raises:
+        RegistryError, ServiceError: the registry or the database can't be reached.
+    """
+    from shared.registry import client
+
+    ledger, name = Ledger(), use_case.name
+    models = [model_name(name, variant) for variant in get_args(Variant)]
+    return Holdings(
+        datasets=ledger.datasets(name),
+        studies=ledger.entries(name),
+        versions=[version for model in models for version in client.versions(model)],
+        sources=sources.sources(),
+        runs=run_files.find(_runs(), use_case_tag(use_case), now),
+        chains=[ChainFiles(chain.id, _ended(chain)) for chain in chains(name)],
+    )
+
+
+def prune(use_case: UseCase, now: datetime) -> Holdings:
+    """Delete the surplus, and return what was: not what has come into use meanwhile.
+
+    What was deleted before an error stays deleted; running it again goes on.
+
+    Raises:
+        RegistryError, ServiceError, DataError: something can't be deleted.
+    """
+    from shared.registry import promotion
+
+    doomed = find_surplus(use_case, now)
+    deleted = Holdings(
+        versions=[version for version in doomed.versions if promotion.retire(version)],
+        studies=[entry for entry in doomed.studies if studies.retire(entry)],
+        datasets=[ref for ref in doomed.datasets if _delete_dataset(ref)],
+        sources=[source for source in doomed.sources if sources.forget_source(source)],
+        runs=doomed.runs,
+        chains=doomed.chains,
+    )
+    run_files.delete(_runs(), doomed.runs, now)
+    for chain in doomed.chains:
+        delete_chain(chain.id)
+    logger.info("pruned", extra={"use_case": use_case.name, **counts(deleted)})
+    return deleted
+
+
+def counts(found: Holdings) -> dict[str, int]:
+    """How many of each."""
+    return {name: len(items) for name, items in vars(found).items()}
+
+
+def _delete_dataset(ref: DatasetRef) -> bool:
+    """Whether it was deleted."""
+    from shared.data import store
+
+    forgotten = Ledger().forget_dataset(ref)  # first: what is on record can be loaded
+    if forgotten:
+        store.delete(ref)
+    return forgotten
+
+
+def _ended(chain: Chain) -> datetime | None:
+    """When a chain ended; one that died, when it began; None while it is running."""
+    return chain.finished_at or (chain.started_at if chain.died else None)
+
+
+def _runs() -> Path:
+    """Where Metaflow keeps runs on this machine."""
+    return Path(os.environ.get("METAFLOW_DATASTORE_SYSROOT_LOCAL", "."), ".metaflow").absolute()
