@@ -8,7 +8,6 @@ from pathlib import Path
 from shared.errors import FlowError
 from shared.flow import platform
 from shared.logs import show_logs
-from shared.settings import use_platform_database
 
 NAMES = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER")
 LIMITS = ("MAX_WORKERS", "MAX_NUM_SPLITS")
@@ -27,6 +26,8 @@ def prepare_environment() -> None:
     """
     show_logs()
     if platform.is_there():
+        from shared.settings import use_platform_database
+
         use_platform_database(platform.database_url)
     runs = Path(os.environ.get("METAFLOW_DATASTORE_SYSROOT_LOCAL", "."), ".metaflow").absolute()
     if runs.exists() and not runs.is_dir():
