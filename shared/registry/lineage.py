@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -31,11 +33,17 @@ def lineage(
 
 @cache
 def git_commit() -> str:
-    """Commit of the project's checkout, with `-dirty` where files differ from it; `unknown` outside of one."""
+    """Commit of the project's checkout, with `-dirty` where files differ from it.
+
+    A pod has no checkout: its commit is the one that the flow was deployed from. `unknown`: neither is known.
+    """
     commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return "unknown"
-    return f"{commit}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else commit
+    if commit:
+        dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    else:
+        packed = json.loads(os.environ.get("METAFLOW_VERSION", "{}"))
+        commit, dirty = packed.get("commit_sha") or "unknown", packed.get("has_uncommitted_changes", False)
+    return f"{commit}-dirty" if dirty else commit
 
 
 def to_tags(facts: Mapping[str, str]) -> dict[str, str]:

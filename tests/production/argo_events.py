@@ -96,6 +96,13 @@ class ArgoEvents:
         with serving(self._receive) as url:
             yield f"{url}{ENDPOINT}"
 
+    def reset(self) -> None:
+        """Forget what was published, what waits and what a test has done to deliveries."""
+        with self._lock:
+            self.published.clear()
+            self._waiting.clear()
+            self.deliveries = lambda event: [event]
+
     def deliver(self, event: Event) -> None:
         """Hand an event to all Sensors, as the event bus does in the end."""
         with self._lock:

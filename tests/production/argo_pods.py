@@ -86,6 +86,11 @@ class Pod:
         return (self.folder / "log").read_text(errors="replace") if (self.folder / "log").exists() else ""
 
     @property
+    def exit_status(self) -> int | None:
+        """As the shell has it; minus the number of the signal that killed it; None: it runs, or never did."""
+        return self.process.returncode if self.process else None
+
+    @property
     def imported(self) -> set[Path]:
         """The files that `shared` was imported from."""
         file = self.folder / "imported"

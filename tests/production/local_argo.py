@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tests.production.argo_pods import Node, Pod
 from tests.production.argo_workflow import Outputs, Values, Walk
 from tests.production.kubernetes_api import KubernetesAPI
 
-WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/default/workflows"
+OBJECTS = "/apis/argoproj.io/v1alpha1/namespaces/default"
 LOG_LINES = 60
 
 
@@ -44,6 +45,12 @@ class ArgoRun:
     @property
     def phase(self) -> str:
         return str(self.walk.workflow.get("status", {}).get("phase", "Pending"))
+
+    def payload(self) -> dict[str, Any]:
+        """Of the event that has started it."""
+        given = self.walk.workflow["spec"]["arguments"]["parameters"]
+        found = [json.loads(parameter["value"]) for parameter in given]
+        return next(payload for payload in found if isinstance(payload, dict))
 
     @property
     def log(self) -> str:
@@ -78,7 +85,7 @@ class LocalArgo:
 
     def submit(self, workflow: dict[str, Any]) -> None:
         """Create a Workflow, as a Sensor does."""
-        status, answer = self._api.answer("POST", WORKFLOWS, workflow)
+        status, answer = self._api.answer("POST", f"{OBJECTS}/workflows", workflow)
         assert status == 201, answer
 
     def fire_cron(self, name: str) -> None:
@@ -86,6 +93,16 @@ class LocalArgo:
         (cron,) = [found for found in self._api.all("cronworkflows") if found["metadata"]["name"] == name]
         metadata = {"generateName": f"{name}-", "labels": {"workflows.argoproj.io/cron-workflow": name}}
         self.submit({"kind": "Workflow", "metadata": metadata, "spec": dict(cron["spec"]["workflowSpec"])})
+
+    def forget(self, plural: str, ending: str) -> None:
+        """Delete objects by the ends of their names."""
+        for name in [found["metadata"]["name"] for found in self._api.all(plural)]:
+            if name.endswith(ending):
+                self._api.answer("DELETE", f"{OBJECTS}/{plural}/{name}", {})
+
+    def kill_at(self, flow: str, step: str, moment: str) -> None:
+        """Let the next pod of a step die by SIGKILL with all its processes, at a moment: see `argo_pods`."""
+        self.node.deaths.setdefault((flow, step), []).append(moment)
 
     def runs(self, flow: str | None = None) -> list[ArgoRun]:
         """In the order in which they were started."""
@@ -126,7 +143,11 @@ class LocalArgo:
 
     def _begin(self, workflow: dict[str, Any]) -> None:
         wanted = workflow["spec"]["workflowTemplateRef"]["name"]
-        (template,) = [t for t in self._api.all("workflowtemplates") if t["metadata"]["name"] == wanted]
+        found = [t for t in self._api.all("workflowtemplates") if t["metadata"]["name"] == wanted]
+        if not found:
+            workflow["status"] = {"phase": "Error", "message": f"workflowtemplates {wanted} not found"}
+            return
+        (template,) = found
         flow = template["metadata"]["annotations"]["metaflow/flow_name"]
         pods: list[Pod] = []
         numbers = count()  # of its pods, some of which start at the same time

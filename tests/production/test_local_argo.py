@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import urllib.request
-from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from shared.storage.ledger import Ledger
 from tests.flows.conftest import ROOT, execute
 from tests.production.argo_events import Event, argument
 from tests.production.argo_placeholders import NotMetaflow, dependencies, holds, substitute
-from tests.production.local_argo import LocalArgo
+from tests.production.local_argo import ArgoRun, LocalArgo
 
 FLOWS = ("DataPrepFlow", "ClassicalHPOFlow", "DeepHPOFlow", "SystemTuneFlow")
 SMALL = {r"n_trials = \d+": "n_trials = 2", r"# rows = \d+": "rows = 300", r'workers = "auto"': "workers = 2"}
@@ -54,43 +54,53 @@ def by_client(expression: str) -> str:
     return execute(sys.executable, "-c", code, ok=True).stdout.strip()
 
 
-@pytest.mark.parametrize(("name", "n_tuners"), [("breast_cancer", 1), ("digits", 2)])
-def test_new_data_becomes_a_champion_and_at_night_nothing_is_left_to_do(
-    argo: LocalArgo, tmp_path: Path, name: str, n_tuners: int
-):
-    config = small(name, tmp_path)
+def promoted(argo: LocalArgo, name: str, folder: Path) -> dict[str, ArgoRun]:
+    """Deploy a use case and publish `new_data`; the runs that lead to its first champion, by their flows."""
+    config = small(name, folder)
     use_case = load_use_case(config)
     evertune("deploy", "--use-case", str(config), "--production")
 
     publish(f"mfns.{use_case.project}.prod.new_data")
-    first = {run.flow: run for run in argo.wait()}
+    runs = {run.flow: run for run in argo.wait()}
 
-    assert first.keys() == {*FLOWS}
-    studies = {entry.variant: entry for entry in Ledger().entries(name)}
-    assert {variant: entry.state for variant, entry in studies.items()} == dict.fromkeys(
-        [*use_case.members, "system"], "done"
-    )
+    assert runs.keys() == {*FLOWS}
+    states = {entry.variant: entry.state for entry in Ledger().entries(name)}
+    assert states == dict.fromkeys([*use_case.members, "system"], "done")
     champion = client.champion(name)
     assert champion is not None
-    assert champion.version == studies["system"].outcome["version"] == 1
+    assert champion.version == 1
+    assert champion.lineage["run"] == f"SystemTuneFlow/{runs['SystemTuneFlow'].run_id}"
     assert client.load_version(champion)
-    assert studies["system"].run == f"SystemTuneFlow/{first['SystemTuneFlow'].run_id}"
-    assert Counter(pod.step for pod in first["ClassicalHPOFlow"].pods)["tune"] == n_tuners
-    for pod in argo.node.pods:
-        assert pod.imported == {pod.folder / "home/metaflow/.mf_code/shared/__init__.py"}
-    told = by_client(f"Run('{studies['classical'].run}')['start'].task['plan'].data.spec.name")
-    assert told == studies["classical"].study
+    return runs
 
-    argo.fire_cron(first["DataPrepFlow"].template)
-    night = {run.flow: run for run in argo.wait()}
 
-    assert night.keys() == {*FLOWS}
+def test_new_data_becomes_a_champion_and_at_night_there_is_nothing_to_do(argo: LocalArgo, tmp_path: Path):
+    by_day = promoted(argo, "breast_cancer", tmp_path)
+    champion, studies = client.champion("breast_cancer"), outcomes("breast_cancer")
+
+    argo.fire_cron(by_day["DataPrepFlow"].template)
+    by_night = {run.flow: run for run in argo.wait()}
+
+    assert by_night.keys() == {*FLOWS}
     for flow in ("ClassicalHPOFlow", "SystemTuneFlow"):
-        assert f"nothing changed: {name}/" in night[flow].log
-    assert {entry.variant: entry.outcome for entry in Ledger().entries(name)} == {
-        variant: entry.outcome for variant, entry in studies.items()
-    }
-    assert client.champion(name) == champion
+        assert "nothing changed: breast_cancer/" in by_night[flow].log
+    assert outcomes("breast_cancer") == studies
+    assert client.champion("breast_cancer") == champion
+
+
+def test_both_variants_meet_in_a_champion_with_nothing_but_the_code_package(argo: LocalArgo, tmp_path: Path):
+    runs = promoted(argo, "digits", tmp_path)
+
+    assert [pod.step for pod in runs["ClassicalHPOFlow"].pods].count("tune") == 2
+    for pod in (pod for run in runs.values() for pod in run.pods):
+        assert pod.imported == {pod.folder / "home/metaflow/.mf_code/shared/__init__.py"}
+    task = f"Run('ClassicalHPOFlow/{runs['ClassicalHPOFlow'].run_id}')['start'].task"
+    (classical,) = [entry for entry in Ledger().entries("digits") if entry.variant == "classical"]
+    assert by_client(f"{task}['plan'].data.spec.name") == classical.study
+
+
+def outcomes(use_case: str) -> dict[str, Mapping[str, object]]:
+    return {entry.study: entry.outcome for entry in Ledger().entries(use_case)}
 
 
 def test_what_argo_would_not_know_is_an_error():

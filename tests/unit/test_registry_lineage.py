@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,3 +55,11 @@ def test_the_commit_is_that_of_the_project_and_says_when_files_differ(folder):
     git_commit.cache_clear()
     (folder / "a.py").write_text("x = 2\n")
     assert git_commit() == f"{head}-dirty"
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("changed", "known"), [(False, "abc"), (True, "abc-dirty")])
+def test_a_pod_knows_the_commit_that_its_flow_was_deployed_from(monkeypatch, changed, known):
+    packed = {"flow_name": "DataPrepFlow", "commit_sha": "abc", "has_uncommitted_changes": changed}
+    monkeypatch.setenv("METAFLOW_VERSION", json.dumps(packed))
+    assert git_commit() == known
