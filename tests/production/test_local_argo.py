@@ -14,6 +14,7 @@ import pytest
 
 from shared.config import load_use_case
 from shared.registry import client
+from shared.registry.lineage import git_commit
 from shared.storage.ledger import Ledger
 from tests.flows.conftest import ROOT, execute
 from tests.production.argo_events import Event, argument
@@ -70,6 +71,7 @@ def promoted(argo: LocalArgo, name: str, folder: Path) -> dict[str, ArgoRun]:
     assert champion is not None
     assert champion.version == 1
     assert champion.lineage["run"] == f"SystemTuneFlow/{runs['SystemTuneFlow'].run_id}"
+    assert champion.lineage["git_commit"].removesuffix("-dirty") == git_commit().removesuffix("-dirty")
     assert client.load_version(champion)
     return runs
 
