@@ -119,9 +119,10 @@ class Node:
 
     def __post_init__(self) -> None:
         self._slots, self._lock = BoundedSemaphore(PROCESSES), Lock()
-        self._site = self.folder / "site"
-        self._site.mkdir(parents=True)
-        (self._site / "sitecustomize.py").write_text(SITE)
+        self.site = self.folder / "site" / "sitecustomize.py"
+        self.site.parent.mkdir(parents=True)
+        self.site.write_text(SITE)
+        self.python = Path(sys.executable).parent
 
     def run(self, pod: Pod, template: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, str]:
         """Run a template's container to its end; returns its output parameters.
@@ -147,7 +148,7 @@ class Node:
             try:
                 pod.process = subprocess.Popen(
                     command, cwd=pod.folder / "home", env=self._environment(pod, container, values),
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0,
                 )  # fmt: skip
             except OSError as err:  # an argument or a variable that is too long
                 raise PodFailed(str(err)) from err
@@ -166,9 +167,9 @@ class Node:
     def _environment(self, pod: Pod, container: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, str]:
         """The image's, then what the template says: as Kubernetes has it, `env` wins over `envFrom`."""
         image = {
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
+            "PATH": os.pathsep.join([str(self.python), "/usr/bin", "/bin"]),
             "HOME": str(pod.folder / "home"),
-            "PYTHONPATH": str(self._site),
+            "PYTHONPATH": str(self.site.parent),
             "POD_ROOT": str(pod.folder),
             "METAFLOW_SKIP_INSTALL_DEPENDENCIES": "1",
             "METAFLOW_S3_WORKER_COUNT": "1",  # a process each

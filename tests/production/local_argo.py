@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
 
+from tests.production import fork_server
 from tests.production.argo_events import ArgoEvents
 from tests.production.argo_pods import Node, Pod
 from tests.production.argo_workflow import Outputs, Values, Walk
@@ -75,7 +76,10 @@ class LocalArgo:
         """The URL of the webhook, for as long as Workflows are run."""
         self._api.watchers.append(self._seen)
         try:
-            with self.events.serving() as url:
+            with (
+                fork_server.serving(self.node.folder, self.node.site) as self.node.python,
+                self.events.serving() as url,
+            ):
                 yield url
         finally:
             self._api.watchers.remove(self._seen)
