@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from metaflow import FlowSpec, Parameter, card, current, step
+from metaflow import FlowSpec, card, current, step
 
-from shared.flow.run import REQUEST_HELP, pathspec
+from shared.flow.run import pathspec
 
 if TYPE_CHECKING:
     from shared.domain import DatasetRef
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 class DataSteps(FlowSpec):
     """Make a dataset version of what the source holds. Artifacts: `dataset`, `unchanged`, `profile`, `drift`.
 
-    `requested` is what the flows after it are asked for. An event's payload may bring it.
+    `requested` is what the flows after it are asked for, by the flow's Parameter `request` or an event's payload.
     """
-
-    request = Parameter("request", default="", type=str, help=REQUEST_HELP)
 
     @step
     def start(self) -> None:

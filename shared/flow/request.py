@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from shared.config import UseCase, did_you_mean
 from shared.domain import Frozen
 from shared.errors import FlowError
+from shared.flow.payload import payload
 from shared.flow.run import REQUEST_HELP
 from shared.tuning.objective import STORED
 
@@ -103,14 +104,14 @@ KNOWN = {"": sorted(Request.model_fields), "system": sorted(AskedOfSystem.model_
 
 
 def requested(flow: Any) -> str:
-    """What this run of a flow is asked for: by its own Parameter, or else by the newest run that has triggered it.
+    """What this run of a flow is asked for: by its own Parameter, or else by the event or run that has triggered it.
 
     To be kept as the artifact `requested`, from which the next flow takes it.
 
     Raises:
-        FlowError: the Parameter is no request.
+        FlowError: the Parameter, or the event's `request`, is none.
     """
-    own = Request.parse(flow.request).text()
+    own = Request.parse(flow.request or json.dumps(payload().get("request"))).text()
     trigger = current.get("trigger")
     return own if own or not trigger else _handed_over(trigger)
 

@@ -125,6 +125,7 @@ def check_events(kubernetes: KubernetesAPI, templates: dict[str, Template]) -> N
         upstream = {f"metaflow.{project}.{branch}.{other}.end" for other in flow.upstreams}
         assert sensor_events(sensors[name]) == (upstream or {f"mfns.{project}.{branch}.new_data"})
         assert [*started_by(sensors[name])] == [templates[name].name]
+        assert {*payload_keys(sensors[name])} == {"body.payload"}, "a shell would run what is mapped to a Parameter"
         assert templates[name].emits == f"metaflow.{project}.{branch}.{name}.end"
         assert "argo_workflows_internal:auto-emit-argo-events=1" in command(templates[name], "end")
 
@@ -164,6 +165,12 @@ def command(template: Template, step: str) -> str:
 def started_by(sensor: dict[str, Any]) -> Iterator[str]:
     for trigger in sensor["spec"]["triggers"]:
         yield trigger["template"]["k8s"]["source"]["resource"]["spec"]["workflowTemplateRef"]["name"]
+
+
+def payload_keys(sensor: dict[str, Any]) -> Iterator[str]:
+    for trigger in sensor["spec"]["triggers"]:
+        for parameter in trigger["template"]["k8s"]["parameters"]:
+            yield parameter["src"].get("dataTemplate") or parameter["src"]["dataKey"]
 
 
 def flat(group: Any) -> list[dict[str, Any]]:

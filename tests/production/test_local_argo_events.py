@@ -90,9 +90,18 @@ class Flowers:
 
     def states(self) -> dict[str, str]:
         """What became of the studies of the newest dataset version."""
-        newest = Ledger().newest_dataset("flowers")
-        assert newest
-        return {entry.variant: entry.state for entry in Ledger().entries("flowers", newest.fingerprint)}
+        return {entry.variant: entry.state for entry in Ledger().entries("flowers", self.newest())}
+
+    def newest(self) -> str:
+        """Fingerprint of the newest dataset version."""
+        found = Ledger().newest_dataset("flowers")
+        assert found
+        return found.fingerprint
+
+    def budget(self, variant: str) -> int:
+        """Of the variant's newest study."""
+        (newest,) = [entry for entry in Ledger().entries("flowers", self.newest()) if entry.variant == variant]
+        return int(newest.outcome["budget"])
 
     def check(self) -> None:
         """Each study that is done has one result, which was decided on once; nothing else has an alias."""
@@ -201,10 +210,11 @@ def test_pods_that_die_at_each_step_cost_a_retry_each_and_no_result(flowers: Flo
         argo.kill_at(flow, step, moment)
 
     flowers.finish("DeepHPOFlow")
-    publish(f"mfns.{flowers.use_case.project}.prod.new_data")
+    publish(f"mfns.{flowers.use_case.project}.prod.new_data", request={"classical": {"n_trials": 4}})
     runs = argo.wait()
 
     died = [(run.flow, pod.step) for run in runs for pod in run.pods if pod.exit_status == -signal.SIGKILL]
     assert sorted(died) == sorted(deaths(repetition))
     assert flowers.states() == {"classical": "done", "system": "done"}
     flowers.check()
+    assert flowers.budget("classical") == 4, "what the event asked for has come through"

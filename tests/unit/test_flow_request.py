@@ -101,3 +101,11 @@ def test_a_variant_that_the_config_leaves_out_cannot_be_asked_for():
 def test_a_flow_that_nobody_has_triggered_has_its_own_request_alone():
     assert requested(SimpleNamespace(request='{"classical": {"n_trials": 3}}')) == '{"classical": {"n_trials": 3}}'
     assert requested(SimpleNamespace(request="")) == ""
+
+
+@pytest.mark.parametrize("asked", [{"classical": {"n_trials": 3}}, '{"classical": {"n_trials": 3}}'])
+def test_an_event_may_bring_a_request(monkeypatch: pytest.MonkeyPatch, asked: object):
+    monkeypatch.setenv("METAFLOW_ARGO_EVENT_PAYLOAD_event_x", json.dumps({"name": "x", "request": asked}))
+    monkeypatch.setenv("METAFLOW_ARGO_EVENT_PAYLOAD_event_y", "null")
+    assert requested(SimpleNamespace(request="")) == '{"classical": {"n_trials": 3}}'
+    assert requested(SimpleNamespace(request='{"classical": {"n_trials": 4}}')) == '{"classical": {"n_trials": 4}}'
