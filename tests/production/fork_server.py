@@ -1,8 +1,8 @@
 """Python processes that start in no time: forks of one that has imported the image's packages.
 
-`python` on a pod's PATH is a link to `CLIENT`, which hands its arguments, environment, folder and open files to the
-server, and ends as the fork does. A fork is in its client's process group, and so dies with the pod. Python's options
-other than -u, -c and -m are not for it: there, the client becomes the real Python.
+`python` on a pod's PATH is `CLIENT`: it hands its arguments, environment, folder and standard files to the server, and
+ends as the fork does. A fork is in its client's process group, and so dies with the pod. With options of Python other
+than -u, -c and -m, the client becomes the real Python.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -28,11 +27,14 @@ PACKAGES = (
     "sklearn.linear_model", "optuna", "mlflow.pyfunc", "skops.io",
 )  # fmt: skip
 CLIENT = """#!{python} -IS
-import json, os, socket, sys
+import json, os, socket, sys, time
 
 arguments = sys.argv[2:] if sys.argv[1] == "-u" else sys.argv[1:]
 if arguments[0].startswith("-") and arguments[0] not in ("-c", "-m"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+deadline = time.monotonic() + 120
+while not os.path.exists({address!r}) and time.monotonic() < deadline:
+    time.sleep(0.05)  # it is importing
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 socket.send_fds(server, [b"."], [0, 1, 2])
@@ -53,9 +55,6 @@ def serving(folder: Path, site: Path) -> Iterator[Path]:
     clean["MLFLOW_DISABLE_TELEMETRY"] = "true"
     server = subprocess.Popen([sys.executable, __file__, str(address), str(site)], env=clean, stdin=subprocess.DEVNULL)
     try:
-        while not address.exists():
-            assert server.poll() is None, "the fork server has died"
-            time.sleep(0.05)
         yield client.parent
     finally:
         server.kill()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping
@@ -103,6 +105,27 @@ def test_both_variants_meet_in_a_champion_with_nothing_but_the_code_package(argo
 
 def outcomes(use_case: str) -> dict[str, Mapping[str, object]]:
     return {entry.study: entry.outcome for entry in Ledger().entries(use_case)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed", "status"),
+    [
+        ("-c 'import sys; print(sys.argv)' a", "['-c', 'a']\n", 0),
+        ("-c 'print(input())'", "hello\n", 0),
+        ("-m this | head -1", "The Zen of Python, by Tim Peters\n", 0),
+        ("-c 'raise SystemExit(3)'", "", 3),
+        ("-c '1 / 0'", "", 1),
+        ("-c 'import os; os.kill(os.getpid(), 9)'", "", 128 + signal.SIGKILL),
+        ("-c 'import os; os.killpg(0, 9)'; echo unreachable", "", -signal.SIGKILL),
+        ("-I -c 'print(1)'", "1\n", 0),
+    ],
+)
+def test_a_pods_python_is_one(argo: LocalArgo, tmp_path: Path, arguments: str, printed: str, status: int):
+    ran = subprocess.run(
+        ["bash", "-c", f"python {arguments}"], input="hello\n", text=True, capture_output=True, process_group=0,
+        env={"PATH": f"{argo.node.python}:/usr/bin:/bin", "POD_ROOT": str(tmp_path)}, check=False,
+    )  # fmt: skip
+    assert (ran.stdout, ran.returncode) == (printed, status), ran.stderr
 
 
 def test_what_argo_would_not_know_is_an_error():
