@@ -1,6 +1,6 @@
 """Python processes that start in no time: forks of one that has imported the image's packages.
 
-`python` on a pod's PATH is `CLIENT`: it hands its arguments, environment, folder and standard files to the server, and
+`python` on a pod's PATH is `CLIENT`: it hands its arguments, environment, folder and open files to the server, and
 ends as the fork does. A fork is in its client's process group, and so dies with the pod. With options of Python other
 than -u, -c and -m, the client becomes the real Python.
 """
@@ -8,6 +8,7 @@ than -u, -c and -m, the client becomes the real Python.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import json
 import os
@@ -26,19 +27,21 @@ PACKAGES = (
     "boto3", "requests", "psycopg", "sqlalchemy", "pandas", "pyarrow.fs", "pyarrow.parquet", "sklearn.ensemble",
     "sklearn.linear_model", "optuna", "mlflow.pyfunc", "skops.io",
 )  # fmt: skip
+MAX_FILES = 250  # that are open in a client, all with lower numbers
 CLIENT = """#!{python} -IS
 import json, os, socket, sys, time
 
 arguments = sys.argv[2:] if sys.argv[1] == "-u" else sys.argv[1:]
 if arguments[0].startswith("-") and arguments[0] not in ("-c", "-m"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+files = [int(file) for file in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{{file}}")]
 deadline = time.monotonic() + 120
 while not os.path.exists({address!r}) and time.monotonic() < deadline:
     time.sleep(0.05)  # it is importing
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-socket.send_fds(server, [b"."], [0, 1, 2])
-server.sendall(json.dumps([arguments, dict(os.environ), os.getcwd(), os.getpgid(0), sys.argv[0]]).encode())
+socket.send_fds(server, [b"."], files)
+server.sendall(json.dumps([arguments, dict(os.environ), os.getcwd(), os.getpgid(0), files, sys.argv[0]]).encode())
 server.shutdown(socket.SHUT_WR)
 os._exit(int(server.recv(4) or b"1"))
 """
@@ -83,22 +86,25 @@ def serve(address: str) -> list[str]:
 def forked(client: socket.socket) -> list[str]:
     """Fork once more: this process waits for that one, and tells the client how it has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _, files, _, _ = socket.recv_fds(client, 1, 3)
-    arguments, environment, folder, group, python = json.loads(b"".join(iter(lambda: client.recv(1 << 16), b"")))
+    _, files, _, _ = socket.recv_fds(client, 1, MAX_FILES)
+    said = json.loads(b"".join(iter(lambda: client.recv(1 << 16), b"")))
+    arguments, environment, folder, group, numbers, python = said
     os.setpgid(0, group)
     if worker := os.fork():
         status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
         client.sendall(str(status if status >= 0 else 128 - status).encode())
         os._exit(0)
     client.close()
-    for standard, file in enumerate(files):
-        os.dup2(file, standard)
+    apart = [fcntl.fcntl(file, fcntl.F_DUPFD, MAX_FILES) for file in files]
+    os.closerange(0, MAX_FILES)
+    for file, number in zip(apart, numbers, strict=True):
+        os.dup2(file, number)
         os.close(file)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.executable, sys.orig_argv = python, [python, *arguments]
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.stdout.reconfigure(line_buffering=True)
     return list(arguments)
 
 
@@ -134,7 +140,7 @@ def status_of(arguments: list[str], site: str) -> int:
 if __name__ == "__main__":
     status = status_of(serve(sys.argv[1]), sys.argv[2])
     # An interpreter's end, less the second that it takes to clear all that was imported.
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     os._exit(status)

@@ -112,6 +112,7 @@ def outcomes(use_case: str) -> dict[str, Mapping[str, object]]:
     [
         ("-c 'import sys; print(sys.argv)' a", "['-c', 'a']\n", 0),
         ("-c 'print(input())'", "hello\n", 0),
+        ("-c 'import os; os.write(7, b\"x\")' 7>&1", "x", 0),
         ("-m this | head -1", "The Zen of Python, by Tim Peters\n", 0),
         ("-c 'raise SystemExit(3)'", "", 3),
         ("-c '1 / 0'", "", 1),
