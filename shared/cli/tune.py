@@ -74,10 +74,16 @@ def tune(
     console = stdout()
     if mode is Mode.trigger:
         _show_triggered(console, runner.trigger(deploy=deploy, study=resume), use_case)
-    elif mode is Mode.asynchronous:
-        _show_result(console, asyncio.run(_follow(console, runner, with_ or (), resume)))
-    else:
-        _show_result(console, _wait(console, runner, with_ or (), resume))
+        return
+    try:
+        if mode is Mode.asynchronous:
+            result = asyncio.run(_follow(console, runner, with_ or (), resume))
+        else:
+            result = _wait(console, runner, with_ or (), resume)
+    except KeyboardInterrupt:
+        console.print("stopped; what its trials have found stays, and the same command goes on from there")
+        raise
+    _show_result(console, result)
 
 
 def _wait(console: Console, runner: HPORunner, with_: Sequence[str], study: str | None) -> Result:

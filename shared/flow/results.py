@@ -41,7 +41,7 @@ class Result:
     @property
     def idle(self) -> bool:
         """Whether the run found its study done, and had nothing to do."""
-        return self.tuned_by != self.pathspec
+        return self.study is not None and self.tuned_by != self.pathspec
 
     @property
     def run(self) -> Run | None:
