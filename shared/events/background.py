@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from shared.errors import FlowError
-from shared.events.watch import study_progress
+from shared.events.watch import look
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,12 +32,19 @@ class Background:
         self._ended: Future[Chain] = Future()
         self._seen: Progress | None = None
         (self.flow,) = runner.chain.flows
+        self._start()
+
+    def _start(self) -> None:
+        """Returns once the chain is on record, or has failed to be."""
         Thread(target=self._run, name=f"evertune-{self.flow}", daemon=True).start()
+        while not (self._runner.begun.wait(POLL_S) or self._ended.done()):
+            pass
 
     @property
     def status(self) -> ChainState:
         """running, done, failed or stopped."""
-        return self._runner.chain.state
+        state = self._runner.chain.state
+        return "failed" if state == "running" and self._ended.done() else state
 
     @property
     def run(self) -> str | None:
@@ -48,10 +55,9 @@ class Background:
     def progress(self) -> Progress | None:
         """Trials and best value, as they were when the run was last seen tuning; None where it wasn't yet.
 
-        Raises:
-            ServiceError: the database can't be reached.
+        Each time the database is asked, which takes some milliseconds.
         """
-        self._seen = study_progress(self._runner.chain).get(self.flow) or self._seen
+        self._seen = look(self._runner.chain).get(self.flow) or self._seen
         return self._seen
 
     async def log(self) -> AsyncIterator[str]:
@@ -63,18 +69,20 @@ class Background:
             return
         with path.open(encoding="utf-8", errors="replace") as file:
             line, last = "", False
-            while not last or line:
+            while not last:
                 last = self._ended.done()  # before the file is read, so that nothing is missed
                 while part := file.readline():
                     line += part
-                    if line.endswith("\n") or last:
+                    if line.endswith("\n"):
                         yield line.rstrip("\n")
                         line = ""
                 if not last:
                     await asyncio.sleep(POLL_S)
+            if line:
+                yield line
 
     def cancel(self) -> None:
-        """Stop the run; what its trials have found stays, and the next run goes on from there."""
+        """Ask the run to stop, and kill it the second time. What its trials have found stays, for the next run."""
         self._runner.stop()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -86,12 +94,18 @@ class Background:
         try:
             self._check(self._ended.result(timeout_s))
         except TimeoutError:
+            if self._ended.done():  # it is the run's own
+                raise
             return False
         except KeyboardInterrupt:
-            self.cancel()
-            self._ended.result()
+            self.stop()
             raise
         return True
+
+    def stop(self) -> None:
+        """`cancel`, and wait until nothing runs any more."""
+        self.cancel()
+        wait([self._ended])
 
     async def ended(self) -> None:
         """Wait for the end. Cancelling the waiting cancels the run.

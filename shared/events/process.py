@@ -6,19 +6,17 @@ It ends with the process that started it, however that ends: see `guard`.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import signal
 import sys
-import threading
 from asyncio.subprocess import PIPE
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from shared.events.graph import Flow
-from shared.events.metaflow_api import CommandManager, Runner, SubprocessManager
+from shared.events.metaflow_api import CommandManager, Runner, SubprocessManager, signals_kept
 
 GUARD = (sys.executable, "-IS", str(Path(__file__).with_name("guard.py")))
 
@@ -28,7 +26,7 @@ class FlowProcess:
 
     root: the working directory. log: where its output goes. configs: a file by the name of the flow's Config.
     triggers: pathspecs of the upstream runs. options: more of the flow's, by Metaflow's names, such as `decospecs` for
-    `--with`. Created in the main thread, Metaflow's Runner takes over SIGINT: set your own handler afterwards.
+    `--with`. In the main thread of a running event loop, Metaflow's Runner takes over SIGINT: set your handler afterwards.
     """
 
     def __init__(
@@ -45,7 +43,7 @@ class FlowProcess:
         files = [(name, str(path)) for name, path in (configs or {}).items() if name in flow.configs]
         asked: dict[str, Any] = {"trigger": list(triggers), "config": files, **(options or {})}
         declared = {name: value for name, value in asked.items() if value}  # a flow has an option only if it uses it
-        with _quiet():
+        with signals_kept():
             self._runner = Runner(
                 str(flow.path), show_output=False, env=dict(env or {}), cwd=str(root), pylint=False, **declared
             )
@@ -67,16 +65,6 @@ class FlowProcess:
     def kill(self) -> None:
         """End the flow and all that it started, at once."""
         self._group.signal(signal.SIGKILL)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """In a thread, Metaflow warns that it can't take over SIGINT, which it isn't to do."""
-    if threading.current_thread() is threading.main_thread():
-        yield
-        return
-    with redirect_stderr(io.StringIO()):
-        yield
 
 
 class _OwnGroup(SubprocessManager):  # type: ignore[misc]  # metaflow publishes no types

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -58,9 +60,10 @@ class ChainRunner:
         self._idle, self._on_change, self._now = cache(idle), on_change, now
         self._processes: set[FlowProcess] = set()
         self._running: set[asyncio.Task[None]] = set()
+        self.begun = threading.Event()  # it is on record
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[Chain] | None = None
-        self._stopping = False
+        self._stopping = self._told_to_stop = False
 
     async def run(self) -> Chain:
         """Run the chain to its end and return its record.
@@ -68,19 +71,24 @@ class ChainRunner:
         A failed flow stops what waits for it. SIGINT, SIGTERM and SIGHUP stop everything that was started, as `stop`
         does; a second one kills it.
         """
+        self._main, self._loop = asyncio.current_task(), asyncio.get_running_loop()
+        if self._told_to_stop:
+            self._stop()
         prepare_environment()
-        self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         self._watch_signals()
         with self.chain.held():
             return await self._run_all()
 
     def stop(self) -> None:
-        """Stop what runs, from any thread; kill it, if it was told before."""
+        """Stop what runs, or what is about to, from any thread; kill it, if it was told before."""
+        self._told_to_stop = True
         if self._loop:
-            self._loop.call_soon_threadsafe(self._stop)
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._stop)
 
     async def _run_all(self) -> Chain:
         self._record(self.chain)
+        self.begun.set()
         self._configs = write_configs(self._use_case, self.chain.folder)
         try:
             await self._start_ready()

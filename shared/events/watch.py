@@ -22,7 +22,7 @@ SETTLED_S = 3.0  # a flow that passes through ends about then: not worth a look 
 
 
 class Display(Protocol):
-    """Shows a chain to somebody. Called from one thread."""
+    """Shows a chain to somebody. Called from any thread."""
 
     def changed(self, chain: Chain) -> None:
         """Something happened to a flow."""
@@ -46,15 +46,21 @@ async def _watch(runner: ChainRunner, display: Display) -> None:
     while True:
         await asyncio.sleep(PERIOD_S)
         if is_worth_a_look(runner.chain, utc_now()):
-            try:
-                display.progressed(await asyncio.to_thread(study_progress, runner.chain))
-            except Exception:  # a chain runs as well unwatched
-                logger.debug("progress unknown", exc_info=True)
+            display.progressed(await asyncio.to_thread(look, runner.chain))
 
 
 def is_worth_a_look(chain: Chain, now: datetime) -> bool:
     """Whether a flow has been running for long enough to have trials."""
     return any((chain.flows[name].elapsed_s(now) or 0) > SETTLED_S for name in chain.names("running"))
+
+
+def look(chain: Chain) -> dict[str, Progress]:
+    """Progress by flow; nothing where it can't be told, since a chain runs as well unwatched."""
+    try:
+        return study_progress(chain)
+    except Exception:
+        logger.debug("progress unknown", exc_info=True)
+        return {}
 
 
 def study_progress(chain: Chain) -> dict[str, Progress]:

@@ -18,7 +18,7 @@ from shared.events.argo.template import Deployed, Template, cron_line, sensor_ev
 from shared.events.configs import import_path
 from shared.events.graph import Flow
 from shared.events.logs import failure
-from shared.events.metaflow_api import DeployedFlow, Deployer
+from shared.events.metaflow_api import DeployedFlow, Deployer, signals_kept
 
 ARGO = {"group": "argoproj.io", "version": "v1alpha1"}
 NOT_FOUND = 404
@@ -86,7 +86,8 @@ class Cluster:
 
     def _each(self, flows: Sequence[Flow], **options: Any) -> list[Any]:
         """What the Deployer's `create` returns for each flow, side by side: each waits for a process of its own."""
-        deployers = [self._deployer(flow) for flow in flows]  # in this thread, since they handle signals
+        with signals_kept():
+            deployers = [self._deployer(flow) for flow in flows]
         with ThreadPoolExecutor() as threads:
             return [*threads.map(partial(_create, options), flows, deployers)]
 
