@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from shared.config import ComputeConfig, Part, UseCase, did_you_mean, load_use_case
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from shared.events.graph import Flow
     from shared.events.runner import ChainRunner
     from shared.storage.ledger import LedgerEntry
+
+STARTS = Lock()
 
 Function = Callable[..., Any]
 Code = str | Path | Function | Sequence[Function]
@@ -92,6 +95,7 @@ class HPORunner:
         self._branch, self._production, self._namespace = branch, production, namespace
         self._compute_pool = compute_pool
         self._run: str | None = None
+        self._triggered: Triggered | None = None
         self._request = Request.of(request or {})
         self._ask(n_trials=n_trials, workers=workers)
         self._request.applied(self._use_case)
@@ -125,20 +129,28 @@ class HPORunner:
         on_change: Callable[[Chain], None] = lambda _: None,
     ) -> Tuning:
         """`run_async` where there is no event loop. on_change: called with the chain's record after each event."""
+        from shared.events.argo.verify import check_database, check_settings, read_cluster
         from shared.events.chain import refuse_a_second_chain
         from shared.events.runner import ChainRunner
 
-        refuse_a_second_chain(self._use_case.name)
+        if any(decorator.partition(":")[0] == "kubernetes" for decorator in with_):
+            check_settings([self._pooled()], read_cluster(), deployed=False)
+            check_database()
+        elif self._compute_pool:
+            raise ConfigError(f"a compute pool is of pods, but {self._compute_pool!r} is asked of none; leave it out")
+        parameters = self._parameters(study)
         runner = ChainRunner(
             self._pooled(),
             Graph.of(replace(self._flow, upstreams=frozenset())),
             root=project_root(),
-            parameters=self._parameters(study),
+            parameters=parameters,
             options={"decospecs": list(with_)},
             watch_signals=False,
             on_change=on_change,
         )
-        return Tuning(runner, self._concluded)
+        with STARTS:  # one after the other, each on record when the next one looks
+            refuse_a_second_chain(self._use_case.name)
+            return Tuning(runner, self._concluded)
 
     def trigger(self, *, deploy: bool = False, study: str | None = None) -> Triggered:
         """Start the flow where it is deployed, and return at once. `data_prep` is started by the event `new_data`.
@@ -146,9 +158,8 @@ class HPORunner:
         deploy: the chain first, where it differs from what is deployed. study: as `resume` has it.
 
         Raises:
-            FlowError: it isn't deployed.
-            ServiceError: the cluster, or the webhook of Argo Events, can't be reached; nor the pods' database, where an
-                objective or a study is named.
+            FlowError: it isn't deployed; an event is published whether that is so or not.
+            ServiceError: the cluster or the pods' database can't be reached; of `data_prep`, Argo Events' webhook.
         """
         from shared.events.argo.cluster import Target
         from shared.events.argo.deployment import deploy_chain
@@ -160,17 +171,17 @@ class HPORunner:
                 f"a compute pool is part of what is deployed, but {self._compute_pool!r} is asked of one run; use "
                 "trigger(deploy=True), or name it in [compute.*] and run `evertune deploy`"
             )
-        if self._objective or study:
-            check_database()  # the pods' one: an objective's source goes there
+        if self._flow.variant:
+            check_database()  # the pods' one: where an objective's source goes, and a result comes from
         target = Target(self._pooled(), self._branch, self._production)
         if deploy:
             deploy_chain(self._graph, [target])
         parameters = self._parameters(study)
         if self._flow.variant is None:
             return publish(target, parameters)
-        triggered = submit(target, self._flow.name, parameters)
-        self._run = triggered.run
-        return triggered
+        self._triggered = submit(target, self._flow.name, parameters)
+        self._run = self._triggered.run
+        return self._triggered
 
     def resume(self, study: str, *, with_: Sequence[str] = ()) -> Result:
         """Go on with a study, by the objective and on the dataset version that it has; see `run`.
@@ -190,7 +201,8 @@ class HPORunner:
         """
         if self._flow.variant is None:
             return Result(self._run, namespace=self._namespace)
-        return read_result(self._use_case.name, self._flow.variant, self._run, self._namespace)
+        begins = self._triggered is not None and self._triggered.status == "running"
+        return read_result(self._use_case.name, self._flow.variant, self._run, self._namespace, begins=begins)
 
     def forget(self, study: str) -> None:
         """Delete a study of the flow, its trials, and the model versions that were made of it and aren't live.
@@ -198,10 +210,12 @@ class HPORunner:
         Raises:
             FlowError: there is no such study.
         """
+        if self._flow.variant is None:
+            raise FlowError(f"{self._flow.name} tunes nothing, so there is no study to forget")
         forget(find_study(self._use_case.name, str(self._flow.variant), study))
 
     def _concluded(self, run: str | None) -> Result:
-        self._run = run
+        self._run, self._triggered = run, None
         return self.result()
 
     def _find(self, folder: str) -> Flow:

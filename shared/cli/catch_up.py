@@ -8,7 +8,7 @@ import typer
 
 from shared.cli.deploy import Branch, Production
 from shared.cli.options import OptionalUseCase
-from shared.errors import FlowError
+from shared.errors import ConfigError, EvertuneError, FlowError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,20 +34,29 @@ def catch_up(
     from shared.cli.run import EXIT_STATUS
     from shared.config import load_use_case, use_cases
     from shared.events.argo.cluster import Target
+    from shared.events.argo.verify import check_database
     from shared.events.graph import ROOT_FLOW, read_graph
     from shared.flow.environment import prepare_environment
     from shared.settings import project_root
 
+    if (branch or production) and not trigger:
+        raise ConfigError("--branch and --production say where it is deployed; add --trigger, or leave them out")
     prepare_environment()
-    console, graph, states = stdout(), read_graph(project_root()).chain(ROOT_FLOW), []
+    if trigger:
+        check_database()  # what is due there is known there
+    console, graph, worst = stdout(), read_graph(project_root()).chain(ROOT_FLOW), 0
     for name in [use_case] if use_case else use_cases():
-        config = load_use_case(name)
-        due = _due(config, graph, console)
-        if due and trigger:
-            _trigger(Target(config, branch, production), graph, due, console)
-        elif due:
-            states.append(_run(config, console))
-    raise typer.Exit(max((EXIT_STATUS[state] for state in states if state), default=0))
+        try:
+            config = load_use_case(name)
+            due = _due(config, graph, console)
+            if due and trigger:
+                _trigger(Target(config, branch, production), graph, due, console)
+            elif due and (state := _run(config, console)):
+                worst = max(worst, EXIT_STATUS[state])
+        except EvertuneError as err:  # of this one; the others are caught up on all the same
+            console.print(f"{name}: {err}", markup=False, highlight=False, style="red")
+            worst = max(worst, 1)
+    raise typer.Exit(worst)
 
 
 def _due(use_case: UseCase, graph: Graph, console: Console) -> list[Due]:
@@ -58,10 +67,11 @@ def _due(use_case: UseCase, graph: Graph, console: Console) -> list[Due]:
     if Ledger().newest_dataset(use_case.name) is None:
         _say(console, use_case, f"no dataset version yet; `evertune run {use_case.name}` makes one")
         return []
-    due = startable(due_flows(use_case, graph))
-    for one in due:
-        _say(console, use_case, f"{one.flow.name} is due, {one.why}")
-    if not due:
+    found = due_flows(use_case, graph)
+    due = startable(found)
+    for one in found:
+        _say(console, use_case, f"{one.flow.name} is due, {one.why}" if one in due else f"{one.flow.name}: {one.why}")
+    if not found:
         _say(console, use_case, "nothing is due")
     return due
 

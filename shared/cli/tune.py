@@ -12,6 +12,7 @@ import typer
 
 from shared.cli.deploy import Branch, Production
 from shared.cli.options import UseCaseName
+from shared.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,6 +60,10 @@ def tune(
     from shared.client import HPORunner
     from shared.flow.request import Request
 
+    if mode is not Mode.trigger and (deploy or branch or production):
+        raise ConfigError("--deploy, --branch and --production are of what is deployed; add --mode trigger")
+    if mode is Mode.trigger and (with_ or namespace):
+        raise ConfigError("--with and --namespace are of a run that this machine starts; leave out --mode trigger")
     runner = HPORunner(
         use_case,
         flow,
@@ -92,9 +97,13 @@ def _wait(console: Console, runner: HPORunner, with_: Sequence[str], study: str 
 
     with display_for(console) as display:
         tuning = runner.start(with_=with_, study=study, on_change=display.changed)
-        while not tuning.wait(PERIOD_S):
-            if tuning.progress:
-                display.progressed({tuning.flow: tuning.progress})
+        try:
+            while not tuning.wait(PERIOD_S):
+                if progress := tuning.progress:
+                    display.progressed({tuning.flow: progress})
+        except KeyboardInterrupt:
+            tuning.stop()
+            raise
     return asyncio.run(tuning.result())
 
 
@@ -105,7 +114,7 @@ async def _follow(console: Console, runner: HPORunner, with_: Sequence[str], stu
     try:
         return await tuning.result()
     finally:
-        await asyncio.gather(*shown)
+        await asyncio.gather(*shown, return_exceptions=True)
 
 
 async def _show_log(console: Console, tuning: Tuning) -> None:
@@ -127,7 +136,7 @@ def _show_result(console: Console, result: Result) -> None:
     from shared.cli.show import show_lines, trial_line
 
     lines = {
-        "run": result.pathspec,
+        "run": result.run and result.run.pathspec,
         "study": result.study,
         "best": result.best and trial_line(result.best),
         "model": result.model,

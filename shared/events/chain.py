@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -71,6 +71,8 @@ class Chain(Frozen):
                 return True
         except BlockingIOError:
             return False
+        except FileNotFoundError:  # pruned meanwhile
+            return True
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -120,9 +122,10 @@ class Chain(Frozen):
 def chains(use_case: str | None = None) -> Iterator[Chain]:
     """The chains of a use case, or of all, on this machine, the newest first."""
     for path in sorted(_home().glob("*/chain.json"), reverse=True):
-        chain = Chain.model_validate_json(path.read_text(encoding="utf-8"))
-        if use_case in (None, chain.use_case):
-            yield chain
+        with suppress(FileNotFoundError):  # pruned meanwhile
+            chain = Chain.model_validate_json(path.read_text(encoding="utf-8"))
+            if use_case in (None, chain.use_case):
+                yield chain
 
 
 def newest_chain(use_case: str | None = None) -> Chain | None:

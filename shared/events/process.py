@@ -26,7 +26,7 @@ class FlowProcess:
 
     root: the working directory. log: where its output goes. configs: a file by the name of the flow's Config.
     triggers: pathspecs of the upstream runs. options: more of the flow's, by Metaflow's names, such as `decospecs` for
-    `--with`. In the main thread of a running event loop, Metaflow's Runner takes over SIGINT: set your handler afterwards.
+    `--with`. Created where an event loop runs in the main thread, it takes the loop's SIGINT: set yours afterwards.
     """
 
     def __init__(

@@ -91,6 +91,7 @@ class ChainRunner:
         self.begun.set()
         self._configs = write_configs(self._use_case, self.chain.folder)
         try:
+            await asyncio.sleep(0)  # here it ends, if it was told to stop before
             await self._start_ready()
             while self._running:
                 done, self._running = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)

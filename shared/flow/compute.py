@@ -43,7 +43,7 @@ def on_cluster() -> bool:
     The pod decorates its steps once more, since Metaflow hands on only decorators that a command line has named.
     """
     remote = os.environ.get("METAFLOW_RUNTIME_ENVIRONMENT", "local") != "local"
-    return remote or not LAUNCHERS.isdisjoint(sys.argv)
+    return remote or not LAUNCHERS.isdisjoint(argument.partition(":")[0] for argument in sys.argv)
 
 
 def decorators(config: ComputeConfig, *, heavy: bool) -> dict[str, dict[str, Any]]:

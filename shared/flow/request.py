@@ -19,18 +19,21 @@ from shared.tuning.objective import STORED
 
 logger = logging.getLogger(__name__)
 
+Budget = Annotated[int, Field(ge=1, le=100_000, strict=True)] | None  # anybody may ask who can post an event
+Workers = Literal["auto"] | Annotated[int, Field(ge=1, le=100, strict=True)] | None
+
 
 class Asked(Frozen):
     """Of a variant's table of the config; None: as that says. objective: `sha256:` and the hash of a kept source."""
 
-    n_trials: int | None = Field(None, ge=1)
-    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] | None = None
+    n_trials: Budget = None
+    workers: Workers = None
     objective: str | None = Field(None, pattern=rf"^{STORED}[0-9a-f]{{64}}$")
 
 
 class AskedOfSystem(Frozen):
-    n_trials: int | None = Field(None, ge=1)
-    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] | None = None
+    n_trials: Budget = None
+    workers: Workers = None
 
 
 class Request(Frozen):
@@ -49,7 +52,7 @@ class Request(Frozen):
         """
         try:
             return cls.of(_loaded(text or ""))
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise FlowError(f"the Parameter `request` must be {REQUEST_HELP}; but {err}: {_short(text)}") from err
 
     @classmethod
@@ -82,7 +85,7 @@ class Request(Frozen):
     def applied(self, use_case: UseCase, variant: str | None = None) -> UseCase:
         """The use case, as a run is to see it that tunes this variant, if any.
 
-        A budget that is asked of it holds also where earlier studies are of use, which else makes do with less.
+        A budget that is asked of it is spent also where earlier studies are of use, which else makes do with less.
 
         Raises:
             FlowError: the config has no table of a variant that is asked for.
@@ -96,7 +99,8 @@ class Request(Frozen):
                 )
         tables = {name: getattr(use_case, name).model_copy(update=said) for name, said in asked.items()}
         if budget := asked.get(variant or "", {}).get("n_trials"):
-            tables["retune"] = use_case.retune.model_copy(update={"warm_trials": budget})
+            whole = {"warm_trials": budget, "patience": 0, "terminator": False}
+            tables["retune"] = use_case.retune.model_copy(update=whole)
         return use_case.model_copy(update=tables)
 
 
@@ -121,7 +125,7 @@ def _handed_over(trigger: Any) -> str:
     try:
         run = trigger.run
         task = run["start"].task if run else {}
-    except MetaflowNotFound as err:
+    except (MetaflowNotFound, ValueError, KeyError) as err:  # the last two: of somebody else's event
         logger.warning("upstream run not found, so the config alone counts", extra={"reason": str(err)})
         return ""
     return str(task["requested"].data) if "requested" in task else ""
@@ -129,7 +133,9 @@ def _handed_over(trigger: Any) -> str:
 
 def _loaded(text: str) -> Any:
     found = json.loads(text) if text.strip() else {}
-    return _loaded(found) if isinstance(found, str) else found or {}
+    if isinstance(found, str):
+        return _loaded(found)
+    return {} if found is None else found
 
 
 def _explain(error: Any) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shared.config import did_you_mean
-from shared.domain import TrialSummary
+from shared.domain import TrialSummary, model_name
 from shared.errors import FlowError
-from shared.flow.hpo import start_anew
+from shared.flow.hpo import check_registry, start_anew
 from shared.storage.ledger import Ledger, LedgerEntry
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ class Result:
     study: its name. state: due, claimed (at work), done or failed, as `evertune status` shows it. best: the best trial;
     None as long as there is none. trials: one row per trial, as `optuna.Study.trials_dataframe` gives them. model: URI
     of the model version that was made of the best trial. pathspec: of the run. tuned_by: of the run that has worked on
-    the study last. All but pathspec are None of `data_prep`.
+    the study last. All but pathspec are None of `data_prep`, and as long as a run that was triggered hasn't begun.
     """
 
     pathspec: str | None
     study: str | None = None
     state: str | None = None
     best: TrialSummary | None = None
-    trials: pd.DataFrame | None = field(default=None, repr=False)
+    trials: pd.DataFrame | None = field(default=None, repr=False, compare=False)
     model: str | None = None
     tuned_by: str | None = None
     namespace: str | None = None
@@ -57,16 +57,19 @@ class Result:
         return Run(self.pathspec, _namespace_check=self.namespace is not None) if self.pathspec else None
 
 
-def read_result(use_case: str, variant: str, run: str | None, namespace: str | None) -> Result:
-    """Of the study that a run has begun, or else of the one that was asked for last.
+def read_result(use_case: str, variant: str, run: str | None, namespace: str | None, *, begins: bool = False) -> Result:
+    """Of the study that a run has begun, or else of the one that was asked for last. begins: it may do so yet.
 
     Raises:
         FlowError: no study of the variant was ever asked for.
     """
     entries = studies(use_case, variant)
+    own = next((entry for entry in entries if run and entry.run == run), None)
+    if own is None and begins:
+        return Result(run, namespace=namespace)
     if not entries:
         raise FlowError(f"no {variant} study of {use_case!r} was ever asked for; start one with run()")
-    entry = next((entry for entry in entries if run and entry.run == run), entries[0])
+    entry = own or entries[0]
     outcome = entry.outcome if entry.state == "done" else {}
     return Result(
         pathspec=run or entry.run,
@@ -107,15 +110,15 @@ def forget(entry: LedgerEntry) -> None:
     Raises:
         RegistryError, ServiceError: the registry or the database can't be reached.
     """
-    start_anew(entry.study)
-    model = entry.outcome.get("model")
-    if model:
-        from shared.registry import client, promotion
+    from shared.registry import client, promotion
 
-        promotion.point_challenger(model)
-        for version in client.versions(model):
-            if version.lineage.get("study") == entry.study:
-                promotion.retire(version)
+    check_registry()  # first: without the study its versions aren't found again
+    model = model_name(entry.use_case, entry.variant)
+    start_anew(entry.study)
+    promotion.point_challenger(model)
+    for version in client.versions(model):
+        if version.lineage.get("study") == entry.study:
+            promotion.retire(version)
 
 
 def trials_of(name: str) -> pd.DataFrame:

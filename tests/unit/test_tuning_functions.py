@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
 import math
 import os.path
+from functools import partial
 from math import log as logarithm
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import sklearn.svm
 from optuna.trial import FixedTrial
+from scipy.stats import loguniform
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import SVC
 
@@ -97,3 +100,55 @@ def test_a_function_without_source_is_refused():
 
     with pytest.raises(ObjectiveError, match="that of `build` can't be found"):
         source_of([made["build"]])
+
+
+@pytest.mark.parametrize("function", [partial(build, None), lambda trial: trial, Scaled()])
+def test_what_was_not_written_by_def_is_refused(function: object):
+    with pytest.raises(ObjectiveError, match="is written by `def`"):
+        source_of([function])
+
+
+trial, depth = object(), "a secret"  # as a notebook has them by now
+made = kernel
+KINDS = {"rbf", "poly"}
+
+
+def test_parameters_and_local_variables_are_not_taken_for_what_else_has_their_name():
+    def build(trial):
+        depth = trial.suggest_int("depth", 1, 3)
+        return SVC(C=max(depth for depth in (depth,)))
+
+    assert "secret" not in source_of([build])
+
+
+def test_another_name_of_a_function_is_written_too():
+    def build(trial):
+        return SVC(kernel=made(trial))
+
+    assert Objective.from_source(source_of([build]), "x").build(FixedTrial({"kernel": "poly"})).kernel == "poly"
+
+
+def test_a_set_is_refused_since_its_order_is_another_in_each_process():
+    def build(trial):
+        return SVC(kernel=trial.suggest_categorical("kernel", sorted(KINDS)))
+
+    with pytest.raises(ObjectiveError, match="uses `KINDS`, a set"):
+        source_of([build])
+
+
+def test_an_imported_instance_is_imported():
+    def build(trial):  # noqa: ARG001
+        return SVC(C=loguniform.mean(1, 2))
+
+    assert "from scipy.stats import loguniform\n" in source_of([build])
+
+
+def test_a_class_of_a_notebook_is_found_by_its_methods(monkeypatch: pytest.MonkeyPatch):
+    cell = "class Wide(SVC):\n    def name(self):\n        return 'wide'\n\ndef build(trial):\n    return Wide()\n"
+    notebook: dict[str, object] = {"SVC": SVC, "__name__": "__main__"}
+    exec(compile(cell, "<cell 1>", "exec"), notebook)
+    monkeypatch.setitem(linecache.cache, "<cell 1>", (len(cell), None, cell.splitlines(keepends=True), "<cell 1>"))
+
+    written = source_of([notebook["build"]])
+
+    assert Objective.from_source(written, "x").build(FixedTrial({})).name() == "wide"

@@ -41,13 +41,16 @@ def read_cluster() -> ClusterSettings:
     )
 
 
-def check_settings(use_cases: Sequence[UseCase], cluster: ClusterSettings) -> None:
+def check_settings(use_cases: Sequence[UseCase], cluster: ClusterSettings, *, deployed: bool = True) -> None:
     """Refuse what would fail on the cluster, or wait there for ever; all of it in one message.
+
+    deployed: as templates that events start. Else this machine starts pods.
 
     Raises:
         ConfigError: a setting is missing.
     """
-    found = [*_problems(cluster), *(p for use_case in use_cases for p in _compute_problems(use_case, cluster))]
+    own = [*_store_problems(cluster), *(_template_problems(cluster) if deployed else ())]
+    found = [*own, *(p for use_case in use_cases for p in _compute_problems(use_case, cluster))]
     if found:
         raise ConfigError("\n".join(found))
 
@@ -75,13 +78,17 @@ def check_database() -> None:
         )
 
 
-def _problems(cluster: ClusterSettings) -> list[str]:
+def _store_problems(cluster: ClusterSettings) -> list[str]:
+    if cluster.datastore in DATASTORES:
+        return []
+    return [
+        f"METAFLOW_DEFAULT_DATASTORE must be one of {', '.join(DATASTORES)}, since pods share no disk, but is "
+        f"{cluster.datastore!r}; set it, and the root of that store, such as METAFLOW_DATASTORE_SYSROOT_S3"
+    ]
+
+
+def _template_problems(cluster: ClusterSettings) -> list[str]:
     found = []
-    if cluster.datastore not in DATASTORES:
-        found.append(
-            f"METAFLOW_DEFAULT_DATASTORE must be one of {', '.join(DATASTORES)}, since pods share no disk, but is "
-            f"{cluster.datastore!r}; set it, and the root of that store, such as METAFLOW_DATASTORE_SYSROOT_S3"
-        )
     if missing := [f"METAFLOW_ARGO_EVENTS_{name}" for name, value in cluster.events.items() if not value]:
         found.append(
             f"flows start each other by Argo Events, which Metaflow must be told, but {', '.join(missing)} "
