@@ -24,9 +24,9 @@ class _StandardError(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
 
-def show_logs() -> None:
-    """Show what Evertune logs on standard error, from INFO on; for a process that runs a step or a worker."""
-    logger = logging.getLogger("shared")
+def show_logs(package: str = "shared") -> None:
+    """Show what Evertune logs on standard error, from INFO on; for a process that runs a step, a worker or an app."""
+    logger = logging.getLogger(package)
     if not logger.handlers:
         handler = _StandardError()
         handler.setFormatter(EventFormatter())

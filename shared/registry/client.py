@@ -182,12 +182,23 @@ def load_version(version: ModelVersion) -> model.System:
         RegistryError: the files can't be fetched.
         UnloadableModelError: they hold what Evertune doesn't load.
     """
+    with downloaded(version) as folder:
+        return model.load(folder / "artifacts" / pyfunc.ARTIFACT)
+
+
+@contextmanager
+def downloaded(version: ModelVersion) -> Iterator[Path]:
+    """A version's files, to be loaded from a folder that is gone afterwards.
+
+    Raises:
+        RegistryError: they can't be fetched.
+        UnloadableModelError: they hold what Evertune doesn't load.
+    """
     with _registry(f"load {version.uri}") as client, tempfile.TemporaryDirectory() as tmp:
         from mlflow.artifacts import download_artifacts
 
         location = client.get_model_version_download_uri(version.name, str(version.version))
-        uri = f"{location}/artifacts/{pyfunc.ARTIFACT}"
-        return model.load(download_artifacts(uri, dst_path=tmp, tracking_uri=client.tracking_uri))
+        yield Path(download_artifacts(location, dst_path=tmp, tracking_uri=client.tracking_uri))
 
 
 @contextmanager

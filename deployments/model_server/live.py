@@ -1,0 +1,119 @@
+"""The model that is live: the champion in memory, followed while it moves on. No HTTP here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+
+import pandas as pd
+
+from deployments.model_server.rows import Columns, parse_json
+from shared import model
+from shared.domain import ModelVersion
+from shared.errors import EvertuneError, UnloadableModelError
+from shared.registry import client, pyfunc
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A version in memory, ready to predict. example: its input example."""
+
+    version: ModelVersion
+    system: model.System
+    columns: Columns
+    example: pd.DataFrame
+
+
+def load(version: ModelVersion) -> Served:
+    """A version that has predicted its input example. Nothing of it is unpickled or run.
+
+    Raises:
+        UnloadableModelError: it can't be loaded, has no input example, or can't predict it.
+        RegistryError, ServiceError: its files can't be fetched.
+    """
+    try:
+        with client.downloaded(version) as folder:
+            from mlflow.models import Model
+
+            system = model.load(folder / "artifacts" / pyfunc.ARTIFACT)
+            columns = Columns.of(Model.load(str(folder)).signature.inputs)
+            example = _example(columns, (folder / "input_example.json").read_bytes())
+        system.scores(example)
+    except EvertuneError:
+        raise
+    except Exception as err:
+        raise UnloadableModelError(f"{version.uri} must load and predict its input example, but {err!r}") from err
+    return Served(version, system, columns, example)
+
+
+class LiveModel:
+    """The champion of a registered model. Who predicts takes `served` once, and ends with the version it began with.
+
+    find: the number of the version that should be live, None: there is none; load: a version, ready to predict.
+    served: the version that is live; trouble: why it isn't the registry's champion, or may not be; swaps: how often
+    another one has taken its place. One thread looks, any number reads.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        find: Callable[[str], int | None] = client.live_version,
+        load: Callable[[str, int], Served] = lambda name, number: load(client.version(name, number)),
+    ) -> None:
+        self.name = name
+        self.served: Served | None = None
+        self.trouble = "the registry hasn't been asked yet"
+        self.swaps = 0
+        self._find, self._load = find, load
+        self._refused: tuple[int, str] | None = None
+
+    def look(self) -> None:
+        """Ask the registry once, and go on to its champion, if that loads. What fails is said in `trouble`."""
+        try:
+            trouble = self._go_on(self._find(self.name))
+        except EvertuneError as err:
+            trouble = f"the registry doesn't answer: {err}"
+        except Exception as err:
+            logger.exception("looking for the champion failed", extra={"model": self.name})
+            trouble = f"looking for the champion failed: {err!r}"
+        if trouble and trouble != self.trouble:
+            logger.warning("not following", extra={"model": self.name, "reason": trouble})
+        self.trouble = trouble
+
+    def _go_on(self, number: int | None) -> str:
+        """Let a version be live; why it can't be, else nothing."""
+        if number is None:
+            return f"{self.name} has no champion; `evertune run {self.name}` makes one"
+        if self.served and self.served.version.version == number:
+            return ""
+        if self._refused and self._refused[0] == number:
+            return self._refused[1]
+        try:
+            fresh = self._load(self.name, number)
+        except UnloadableModelError as err:
+            self._refused = (number, f"version {number} is not let live: {err}")
+            return self._refused[1]
+        self.swaps += self.served is not None
+        self.served = fresh
+        logger.info("model is live", extra={"model": self.name, "version": number})
+        return ""
+
+
+def follow(live: LiveModel, stopped: Event, every_s: float = POLL_S) -> None:
+    """Look at once, and then every `every_s` seconds until `stopped` is set."""
+    while True:
+        live.look()
+        if stopped.wait(every_s):
+            return
+
+
+def _example(columns: Columns, content: bytes) -> pd.DataFrame:
+    """MLflow's input example, taken as a request's rows are."""
+    example = parse_json(content)
+    return columns.from_rows(example["columns"], example["data"])

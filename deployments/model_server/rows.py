@@ -1,0 +1,222 @@
+"""Rows as requests bring them, checked against the columns of a model, as the frame that it predicts from."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.ipc
+from pydantic import Strict, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+if TYPE_CHECKING:
+    from mlflow.types import Schema
+
+SHOWN = 5  # faults that one message tells
+
+FORMS = '{"columns": ["a", "b"], "rows": [[1, 2]]} or [{"a": 1, "b": 2}]'
+
+
+class InvalidRowsError(ValueError):
+    """A request's rows break a rule; the message says where, and which."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """What a column holds.
+
+    json: the type of its values in JSON; arrow: the type that Arrow's columns are cast to; takes: from which types,
+    text and nulls besides.
+    """
+
+    words: str
+    json: Any
+    arrow: pa.DataType
+    takes: Callable[[pa.DataType], bool]
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_)
+
+
+NUMBER = Kind("a number", Annotated[float, Strict()] | None, pa.float64(), _is_number)
+BOOLEAN = Kind("true or false", Annotated[bool, Strict()], pa.bool_(), pa.types.is_boolean)
+TEXT = Kind("text", Annotated[str, Strict()] | None, pa.string(), pa.types.is_null)
+TIME = Kind("a time such as 2026-01-31T12:00:00", datetime | None, pa.timestamp("us"), pa.types.is_temporal)
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The raw columns of a model in order, and what each holds."""
+
+    kinds: Mapping[str, Kind]
+
+    @classmethod
+    def of(cls, schema: Schema) -> Columns:
+        """As MLflow's signature says; numbers are of its type `any`."""
+        known = {"boolean": BOOLEAN, "string": TEXT, "datetime": TIME}
+        return cls({column.name: known.get(getattr(column.type, "name", ""), NUMBER) for column in schema.inputs})
+
+    @cached_property
+    def numeric(self) -> bool:
+        return all(kind is NUMBER for kind in self.kinds.values())
+
+    def from_json(self, body: bytes) -> pd.DataFrame:
+        """Columns and rows, or a record for each row.
+
+        Raises:
+            InvalidRowsError: the body breaks a rule.
+        """
+        match parse_json(body):
+            case {"rows": rows, **rest} if rest.keys() <= {"columns"}:
+                return self.from_rows(rest.get("columns", list(self.kinds)), rows)
+            case list(records):
+                return self.from_records(records)
+        raise InvalidRowsError(f"the body must be {FORMS}, but is neither")
+
+    def from_records(self, records: Sequence[Any]) -> pd.DataFrame:
+        """One object a row, its keys the columns."""
+        for i, record in enumerate(records):
+            if not isinstance(record, dict):
+                raise InvalidRowsError(
+                    f"row {i} must be an object with a value for each column, but is {_shown(record)}"
+                )
+            if record.keys() != self.kinds.keys():
+                self._check(list(record), f"row {i}")
+        return self.from_rows(list(self.kinds), [[record[name] for name in self.kinds] for record in records])
+
+    def from_rows(self, columns: Any, rows: Any) -> pd.DataFrame:
+        """One list a row, its values in the order of `columns`."""
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise InvalidRowsError(f"`columns` must be a list of names, but is {_shown(columns)}")
+        self._check(columns, "`columns`")
+        index, adapter = _reader(tuple(columns), tuple(self.kinds[name] for name in columns))
+        try:
+            values = adapter.validate_python(rows)
+        except ValidationError as err:
+            raise InvalidRowsError(_explain(err, columns, self.kinds)) from None
+        return self._frame(index, _some(values))
+
+    def from_csv(self, body: bytes) -> pd.DataFrame:
+        """CSV with a line of names first; an empty field is null."""
+        convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(self.kinds, pa.string()), strings_can_be_null=True)
+        try:
+            table = pa.csv.read_csv(io.BytesIO(body), convert_options=convert)
+        except (pa.ArrowException, UnicodeDecodeError) as err:
+            raise InvalidRowsError(f"the body must be CSV with a line of names first, but {err}") from None
+        return self._from_table(table)
+
+    def from_arrow(self, body: bytes) -> pd.DataFrame:
+        """A stream of Arrow's IPC format."""
+        try:
+            table = pa.ipc.open_stream(body).read_all()
+            table.validate(full=True)
+        except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as err:
+            raise InvalidRowsError(f"the body must be a stream of Arrow's IPC format, but {err}") from None
+        return self._from_table(table)
+
+    def _from_table(self, table: pa.Table) -> pd.DataFrame:
+        self._check(_names(table), "the header")
+        arrays = [_cast(table[name], name, kind) for name, kind in self.kinds.items()]
+        return _some(pa.table(arrays, names=list(self.kinds))).to_pandas()
+
+    def _frame(self, index: pd.Index, values: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
+        if self.numeric:
+            return pd.DataFrame(np.array(values, dtype=np.float64), columns=index, copy=False)
+        series = {}
+        for name, column in zip(index, zip(*values, strict=True), strict=True):
+            series[name] = pd.Series(column, dtype="float64" if self.kinds[name] is NUMBER else None)
+        return pd.DataFrame(series)
+
+    def _check(self, found: Sequence[str], where: str) -> None:
+        """Each column of the model is there once, and no other.
+
+        Raises:
+            InvalidRowsError: it isn't so.
+        """
+        if found == list(self.kinds):
+            return
+        times = Counter(found)
+        faults = {
+            "missing": [name for name in self.kinds if name not in times],
+            "unknown": [name for name in times if name not in self.kinds],
+            "there twice": [name for name, n in times.items() if n > 1],
+        }
+        if any(faults.values()):
+            said = "; ".join(f"{fault}: {', '.join(names[:SHOWN])}" for fault, names in faults.items() if names)
+            raise InvalidRowsError(f"{where} must name the {len(self.kinds)} columns of the model, but {said}")
+
+
+def parse_json(body: bytes) -> Any:
+    """The body's content.
+
+    Raises:
+        InvalidRowsError: it isn't JSON.
+    """
+    try:
+        return from_json(body)
+    except ValueError as err:
+        raise InvalidRowsError(f"the body must be JSON, but {err}") from None
+
+
+@lru_cache(maxsize=64)
+def _reader(columns: tuple[str, ...], kinds: tuple[Kind, ...]) -> tuple[pd.Index, TypeAdapter[Any]]:
+    """The columns as a frame has them, and what checks rows of them: made once, since that takes milliseconds."""
+    row = tuple[tuple(kind.json for kind in kinds)]  # type: ignore[misc]  # as many as the model has
+    return pd.Index(columns), TypeAdapter(list[row])  # type: ignore[valid-type]
+
+
+def _explain(err: ValidationError, columns: Sequence[str], kinds: Mapping[str, Kind]) -> str:
+    faults = [_fault(error, columns, kinds) for error in err.errors(include_url=False)[:SHOWN]]
+    more = err.error_count() - len(faults)
+    return "; ".join([*faults, *([f"and {more} more"] if more else [])])
+
+
+def _fault(error: Any, columns: Sequence[str], kinds: Mapping[str, Kind]) -> str:
+    match error["loc"]:
+        case (int(row), int(column), *_) if error["type"] != "missing":
+            name = columns[column]
+            return f"row {row}, column {name!r} must be {kinds[name].words}, but is {_shown(error['input'])}"
+        case (int(row), *_):
+            return f"row {row} must be a list of {len(columns)} values, but is {_shown(error['input'])}"
+    return f"`rows` must be a list of lists, but is {_shown(error['input'])}"
+
+
+def _cast(array: pa.ChunkedArray, name: str, kind: Kind) -> pa.ChunkedArray:
+    found = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    text = pa.types.is_string(found) or pa.types.is_large_string(found)
+    if not (text or pa.types.is_null(found) or kind.takes(found)):
+        raise InvalidRowsError(f"column {name!r} must be {kind.words}, but is of type {array.type}")
+    if kind is BOOLEAN and array.null_count:
+        raise InvalidRowsError(f"column {name!r} must be {kind.words}, but is null in {array.null_count} rows")
+    try:
+        return array.cast(kind.arrow, safe=kind is not NUMBER)
+    except pa.ArrowException as err:
+        raise InvalidRowsError(f"column {name!r} must be {kind.words}, but {err}") from None
+
+
+def _names(table: pa.Table) -> list[str]:
+    try:
+        return list(table.column_names)
+    except UnicodeDecodeError:
+        raise InvalidRowsError("the names of the columns must be UTF-8, but aren't") from None
+
+
+def _some(rows: Any) -> Any:
+    if not len(rows):
+        raise InvalidRowsError("there must be at least one row, but there is none")
+    return rows
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,108 @@
+"""The live model on a real registry: loaded natively, warmed, followed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from deployments.model_server.live import LiveModel
+from shared.model import Member, Signature, System, save
+from shared.registry import client
+from shared.settings import settings
+from shared.storage import services
+
+pytestmark = pytest.mark.usefixtures("home")
+
+NAME = "iris"
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return load_iris(as_frame=True).data
+
+
+@pytest.fixture(scope="module")
+def system(rows) -> System:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, load_iris().target)
+    return System(Signature(tuple(rows.columns), (4,), ("setosa", "versicolor", "virginica")), [Member("one", model)])
+
+
+@pytest.fixture
+def promote(rows, system):
+    """Registers a version with some files and lets `champion` stand at it."""
+
+    def call(files=None, example=rows[:3]) -> int:
+        facts = {"use_case": NAME, "metrics": {}, "params": {}, "lineage": {"dataset": "0123456789ab"}}
+        version = client.register(
+            NAME, files or save(system), example=example, predictions=system.predict(rows[:3]), **facts
+        )
+        client.set_alias(NAME, client.CHAMPION, version.version)
+        return version.version
+
+    return call
+
+
+def looked(live: LiveModel) -> int | None:
+    live.look()
+    return live.served and live.served.version.version
+
+
+def test_the_champion_goes_live_with_its_columns_and_its_example_and_moves_with_the_alias(promote, rows, system):
+    live = LiveModel(NAME)
+    assert looked(live) is None
+    assert live.trouble == "iris has no champion; `evertune run iris` makes one"
+    assert [promote(), looked(live)] == [1, 1]
+    served = live.served
+    pd.testing.assert_frame_equal(served.example, rows[:3])
+    assert served.version.lineage["dataset"] == "0123456789ab"
+    assert {kind.words for kind in served.columns.kinds.values()} == {"a number"}
+    np.testing.assert_array_equal(served.system.predict_proba(rows), system.predict_proba(rows))
+    assert [promote(), looked(live)] == [2, 2]
+    client.set_alias(NAME, client.CHAMPION, 1)
+    assert (looked(live), live.swaps, live.trouble) == (1, 2, "")
+
+
+def test_a_version_that_does_not_load_or_does_not_predict_its_example_never_goes_live(promote, rows, system):
+    live = LiveModel(NAME)
+    assert [promote(), looked(live)] == [1, 1]
+    damaged = promote({**save(system), "members/0/model.skops": b"no skops"})
+    assert looked(live) == 1
+    assert f"version {damaged} is not let live: models:/iris/{damaged} must load and predict" in live.trouble
+    nothing = promote(example=rows[:3].assign(**{rows.columns[0]: np.nan}))
+    assert looked(live) == 1
+    assert f"version {nothing} is not let live" in live.trouble
+    assert "contains NaN" in live.trouble
+    assert (promote(), looked(live), live.trouble) == (4, 4, "")
+
+
+def test_a_version_whose_files_are_away_goes_live_when_they_are_back(promote):
+    live = LiveModel(NAME)
+    promote()
+    (folder,) = Path(services.settings().home, "mlflow", NAME).glob("models/*")
+    away = folder.rename(folder.with_name("away"))
+    assert looked(live) is None
+    assert "the registry doesn't answer: can't load models:/iris/1" in live.trouble
+    away.rename(folder)
+    assert (looked(live), live.trouble) == (1, "")
+
+
+def test_it_goes_on_while_the_registry_is_away_and_follows_again(promote, monkeypatch):
+    live = LiveModel(NAME)
+    promote()
+    assert looked(live) == 1
+    promote()
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg://ann:hidden@127.0.0.1:1/mlflow")
+        settings.cache_clear()
+        assert looked(live) == 1
+        assert "the registry doesn't answer: MLflow must be reachable, but 127.0.0.1:1 isn't" in live.trouble
+        assert "hidden" not in live.trouble
+    settings.cache_clear()
+    assert (looked(live), live.trouble) == (2, "")

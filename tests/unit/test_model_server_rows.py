@@ -1,0 +1,145 @@
+"""What a request's rows may be like, and what is said of those that may not."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME, Columns, InvalidRowsError
+
+NUMBERS = Columns({"a": NUMBER, "b": NUMBER})
+MIXED = Columns({"n": NUMBER, "b": BOOLEAN, "t": TEXT, "d": TIME})
+ROWS = pd.DataFrame(
+    {
+        "n": [1.0, np.nan],
+        "b": [True, False],
+        "t": ["x", "y"],
+        "d": pd.to_datetime(["2026-01-31T00:00", "2026-02-01T12:00"]),
+    }
+)
+
+
+def as_json(content: object) -> bytes:
+    return json.dumps(content).encode()
+
+
+def arrow(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+def test_rows_come_by_columns_and_rows_in_any_order_or_without_columns_or_as_records():
+    expected = pd.DataFrame({"a": [1.0, 3.0], "b": [2.5, np.nan]})
+    for content in (
+        {"columns": ["a", "b"], "rows": [[1, 2.5], [3, None]]},
+        {"columns": ["b", "a"], "rows": [[2.5, 1], [None, 3]]},
+        {"rows": [[1, 2.5], [3, None]]},
+        [{"a": 1, "b": 2.5}, {"b": None, "a": 3}],
+    ):
+        pd.testing.assert_frame_equal(NUMBERS.from_json(as_json(content))[["a", "b"]], expected)
+
+
+def test_text_booleans_and_times_are_the_same_by_json_csv_and_arrow():
+    records = [
+        {"n": 1, "b": True, "t": "x", "d": "2026-01-31T00:00:00"},
+        {"n": None, "b": False, "t": "y", "d": "2026-02-01T12:00:00"},
+    ]
+    csv = b"t,n,b,d\nx,1,true,2026-01-31\ny,,false,2026-02-01T12:00:00\n"
+    for found in (
+        MIXED.from_json(as_json(records)),
+        MIXED.from_csv(csv),
+        MIXED.from_arrow(arrow(pa.Table.from_pandas(ROWS))),
+        MIXED.from_arrow(arrow(pa.Table.from_pandas(ROWS.astype({"t": "category"})))),
+    ):
+        pd.testing.assert_frame_equal(found, ROWS, check_dtype=False)
+        assert [dtype.kind for dtype in found.dtypes] == [dtype.kind for dtype in ROWS.dtypes]
+
+
+REFUSED = [
+    (b"[[1", "the body must be JSON, but EOF"),
+    (b"[" * 10_000, "the body must be JSON, but recursion limit"),
+    (as_json({"data": [[1, 2]]}), 'the body must be {"columns"'),
+    (as_json({"rows": [[1, 2]], "index": [0]}), 'the body must be {"columns"'),
+    (as_json(3), 'the body must be {"columns"'),
+    (as_json({"columns": "ab", "rows": []}), "`columns` must be a list of names, but is 'ab'"),
+    (as_json({"columns": ["a", "c", "c"], "rows": []}), "missing: b; unknown: c; there twice: c"),
+    (as_json({"rows": [[1, 2], [1, "two"]]}), "row 1, column 'b' must be a number, but is 'two'"),
+    (as_json({"columns": ["b", "a"], "rows": [["two", 1]]}), "row 0, column 'b' must be a number, but is 'two'"),
+    (as_json({"rows": [[True, 2]]}), "row 0, column 'a' must be a number, but is True"),
+    (as_json({"rows": [[1, 2], [1]]}), "row 1 must be a list of 2 values, but is [1]"),
+    (as_json({"rows": [[1, 2, 3]]}), "row 0 must be a list of 2 values, but is [1, 2, 3]"),
+    (as_json({"rows": ["ab"]}), "row 0 must be a list of 2 values, but is 'ab'"),
+    (as_json({"rows": 7}), "`rows` must be a list of lists, but is 7"),
+    (as_json({"rows": []}), "there must be at least one row"),
+    (as_json([]), "there must be at least one row"),
+    (as_json([{"a": 1}]), "row 0 must name the 2 columns of the model, but missing: b"),
+    (as_json([{"a": 1, "b": 2}, 5]), "row 1 must be an object with a value for each column, but is 5"),
+    (as_json({"rows": [["x"] * 2] * 5}), "; and 5 more"),
+]
+
+
+@pytest.mark.parametrize(("body", "why"), REFUSED, ids=[why for _, why in REFUSED])
+def test_json_that_does_not_fit_is_refused_by_row_column_and_rule(body: bytes, why: str):
+    with pytest.raises(InvalidRowsError) as caught:
+        NUMBERS.from_json(body)
+    assert why in str(caught.value)
+
+
+def test_columns_of_csv_and_arrow_that_do_not_fit_are_refused_by_name():
+    for body, why in (
+        (b"a,b\n1,two\n", "column 'b' must be a number, but Failed to parse string: 'two'"),
+        (b"a\n1\n", "the header must name the 2 columns of the model, but missing: b"),
+        (b"", "the body must be CSV"),
+        (b"a,b\n1,2,3\n", "the body must be CSV"),
+        (b"a,b\n", "there must be at least one row"),
+        (b"\xff\xfe,b\n1,2\n", "UTF"),
+    ):
+        with pytest.raises(InvalidRowsError) as caught:
+            NUMBERS.from_csv(body)
+        assert why in str(caught.value)
+    for table, why in (
+        (pa.table({"a": [1], "b": [[2.0]]}), "column 'b' must be a number, but is of type list<item: double>"),
+        (pa.table({"a": [1], "b": [True]}), "column 'b' must be a number, but is of type bool"),
+    ):
+        with pytest.raises(InvalidRowsError) as caught:
+            NUMBERS.from_arrow(arrow(table))
+        assert why in str(caught.value)
+    with pytest.raises(InvalidRowsError, match="column 'b' must be true or false, but is null in 1 rows"):
+        MIXED.from_arrow(arrow(pa.table({"n": [1], "b": pa.array([None], pa.bool_()), "t": ["x"], "d": [None]})))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "rows", "columns"]), inner),
+)
+
+
+@given(st.one_of(VALUES, st.fixed_dictionaries({"rows": VALUES}), st.lists(st.lists(VALUES, min_size=2, max_size=2))))
+def test_any_json_is_a_frame_of_numbers_or_refused(content: object):
+    for columns in (NUMBERS, MIXED):
+        try:
+            frame = columns.from_json(as_json(content))
+        except InvalidRowsError:
+            continue
+        assert sorted(frame.columns) == sorted(columns.kinds)
+
+
+@given(st.binary(max_size=200), st.integers(0, 400), st.integers(0, 255))
+def test_any_bytes_as_csv_or_arrow_are_a_frame_or_refused(body: bytes, at: int, byte: int):
+    damaged = bytearray(arrow(pa.Table.from_pandas(ROWS)))
+    damaged[at] = byte
+    for read, content in ((MIXED.from_csv, b"n,b,t,d\n" + body), (MIXED.from_arrow, body), (MIXED.from_arrow, damaged)):
+        try:
+            frame = read(bytes(content))
+        except InvalidRowsError:
+            continue
+        assert list(frame.columns) == list(MIXED.kinds)
