@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: SecretStr | None = Field(default=None, alias="MLFLOW_TRACKING_URI")
     data_root: str | None = Field(default=None, alias="EVERTUNE_DATA_ROOT")
     cores: int | None = Field(default=None, ge=1, alias="EVERTUNE_CORES")
+    given_tokens: SecretStr | None = Field(default=None, alias="EVERTUNE_SERVE_TOKENS")
     runtime: str = Field(default="local", alias="METAFLOW_RUNTIME_ENVIRONMENT")
 
     @field_validator("home")
@@ -44,6 +45,12 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Variables by which a child process finds the same database; the address may hold a password."""
         return {"EVERTUNE_DATABASE_URL": self.database_url.get_secret_value()} if self.database_url else {}
+
+    @property
+    def serve_tokens(self) -> list[str]:
+        """The bearer tokens that the model server takes; commas are between them."""
+        given = self.given_tokens.get_secret_value() if self.given_tokens else ""
+        return [token.strip() for token in given.split(",") if token.strip()]
 
     @property
     def remote(self) -> bool:

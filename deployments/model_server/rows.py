@@ -106,12 +106,19 @@ class Columns:
             raise InvalidRowsError(_explain(err, columns, self.kinds)) from None
         return self._frame(index, _some(values))
 
-    def from_csv(self, body: bytes) -> pd.DataFrame:
-        """CSV with a line of names first; an empty field is null."""
-        convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(self.kinds, pa.string()), strings_can_be_null=True)
+    def from_csv(self, body: bytes, only_known: bool = False) -> pd.DataFrame:
+        """CSV with a line of names first; an empty field is null.
+
+        only_known: leave out columns that the model hasn't.
+        """
+        convert = pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(self.kinds, pa.string()),
+            strings_can_be_null=True,
+            include_columns=list(self.kinds) if only_known else None,
+        )
         try:
             table = pa.csv.read_csv(io.BytesIO(body), convert_options=convert)
-        except (pa.ArrowException, UnicodeDecodeError) as err:
+        except (pa.ArrowException, KeyError, UnicodeDecodeError) as err:
             raise InvalidRowsError(f"the body must be CSV with a line of names first, but {err}") from None
         return self._from_table(table)
 

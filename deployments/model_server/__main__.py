@@ -1,0 +1,44 @@
+"""The model server: `python -m deployments.model_server digits [USE_CASE …] [--host 127.0.0.1] [--port 8000]`."""
+
+import argparse
+import os
+import sys
+
+from shared.errors import EvertuneError
+from shared.logs import show_logs
+from shared.settings import settings
+from shared.training.threads import cores, limit, share
+
+# Nothing of a model is unpickled, whoever registered it.
+SAFE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+
+
+def main() -> None:
+    """Serve until SIGTERM or Ctrl-C. What runs is answered first."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.model_server", description="Serves champions.")
+    parser.add_argument("use_case", nargs="+", help="registered models whose champion is served")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    given = parser.parse_args()
+    os.environ.update(SAFE)
+    limit(share(cores()))  # each thread that predicts has its share
+
+    import uvicorn
+
+    from deployments.model_server.app import create
+    from deployments.model_server.limits import check_host
+    from deployments.model_server.live import LiveModel
+
+    for package in ("shared", "deployments"):
+        show_logs(package)
+    tokens = settings().serve_tokens
+    check_host(given.host, tokens)
+    app = create([LiveModel(name) for name in dict.fromkeys(given.use_case)], tokens)
+    uvicorn.run(app, host=given.host, port=given.port, log_level="warning", access_log=False, server_header=False)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except EvertuneError as err:
+        sys.exit(f"error: {err}")

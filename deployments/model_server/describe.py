@@ -1,0 +1,106 @@
+"""What the server says of itself: a model's card, and OpenAPI with the input example of what is live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic_core import from_json
+
+from deployments.model_server.answers import ARROW, CSV, JSON
+from deployments.model_server.live import LiveModel, Served
+from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME
+
+VALUES: dict[Any, dict[str, Any]] = {
+    NUMBER: {"type": ["number", "null"]},
+    BOOLEAN: {"type": "boolean"},
+    TEXT: {"type": ["string", "null"]},
+    TIME: {"type": ["string", "null"], "format": "date-time"},
+}
+ERRORS = {
+    "401": "no known token",
+    "408": "the body doesn't come",
+    "413": "the body is too long",
+    "415": "a body of another type",
+    "422": "rows that break a rule; it says where, and which",
+    "429": "too many requests at a time",
+    "503": "no version is live",
+}
+
+
+def model_card(use_case: str, served: Served) -> dict[str, Any]:
+    version = served.version
+    return {
+        "use_case": use_case,
+        "version": version.version,
+        "uri": version.uri,
+        "created_at": version.created_at,
+        "lineage": dict(version.lineage),
+        "metrics": dict(version.metrics),
+        "members": [member.name for member in served.system.members],
+        "classes": list(served.system.signature.classes),
+        "columns": {name: kind.words for name, kind in served.columns.kinds.items()},
+        "example": example(served),
+    }
+
+
+def example(served: Served) -> dict[str, Any]:
+    """The input example as a body of `/predict`."""
+    split: dict[str, Any] = from_json(served.example.to_json(orient="split", date_format="iso", double_precision=15))
+    return {"columns": split["columns"], "rows": split["data"]}
+
+
+def describe(app: FastAPI, models: Sequence[LiveModel], has_tokens: bool) -> dict[str, Any]:
+    """OpenAPI of the moment: another version may have another example."""
+    said = get_openapi(title=app.title, version="1", routes=app.routes)
+    by_name = {live.name: live.served for live in models}
+    for path, operations in said["paths"].items():
+        for operation in operations.values():
+            served = by_name.get(operation["tags"][0])
+            if "post" in operations:
+                operation["requestBody"] = _body(served, path.endswith("/invocations"))
+                operation["responses"] |= {status: {"description": why} for status, why in ERRORS.items()}
+    if has_tokens:
+        said.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        said["security"] = [{"token": []}]
+    return said
+
+
+def _body(served: Served | None, is_mlflow: bool) -> dict[str, Any]:
+    if is_mlflow:
+        return {"required": True, "content": {JSON: _invocation(served), CSV: {"schema": {"type": "string"}}}}
+    raw = {"schema": {"type": "string", "format": "binary"}}
+    return {"required": True, "content": {JSON: _rows(served), CSV: {"schema": {"type": "string"}}, ARROW: raw}}
+
+
+def _rows(served: Served | None) -> dict[str, Any]:
+    if served is None:
+        return {"schema": {}}
+    kinds = served.columns.kinds
+    row = {"type": "array", "prefixItems": [VALUES[k] for k in kinds.values()], "minItems": len(kinds), "items": False}
+    table = {
+        "type": "object",
+        "properties": {"columns": {"const": list(kinds)}, "rows": {"type": "array", "items": row, "minItems": 1}},
+        "required": ["rows"],
+        "additionalProperties": False,
+    }
+    record = {
+        "type": "object",
+        "properties": {name: VALUES[kind] for name, kind in kinds.items()},
+        "required": list(kinds),
+        "additionalProperties": False,
+    }
+    records = {"type": "array", "items": record, "minItems": 1}
+    return {"schema": {"anyOf": [table, records]}, "example": example(served)}
+
+
+def _invocation(served: Served | None) -> dict[str, Any]:
+    if served is None:
+        return {"schema": {}}
+    split = example(served)
+    return {
+        "schema": {"type": "object"},
+        "example": {"dataframe_split": {"columns": split["columns"], "data": split["rows"]}},
+    }

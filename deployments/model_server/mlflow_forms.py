@@ -1,0 +1,72 @@
+"""The bodies that MLflow's scoring server reads: a client of `mlflow models serve` needs no change."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pandas as pd
+
+from deployments.model_server.rows import Columns, InvalidRowsError, parse_json
+
+FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+
+Output = Literal["label", "proba"]
+
+
+def read(columns: Columns, is_csv: bool, body: bytes) -> tuple[pd.DataFrame, Output]:
+    """The rows, and the parameter `output`. Columns that the model hasn't are left out, as MLflow does.
+
+    Raises:
+        InvalidRowsError: the body breaks a rule.
+    """
+    if is_csv:
+        return columns.from_csv(body, only_known=True), "label"
+    content = parse_json(body)
+    found = [form for form in FORMS if form in content] if isinstance(content, dict) else []
+    if len(found) != 1:
+        raise InvalidRowsError(
+            f"the body must be an object with one of {', '.join(FORMS)}, but has {len(found)} of them"
+        )
+    return _frame(columns, found[0], content[found[0]]), _output(content.get("params"))
+
+
+def _frame(columns: Columns, form: str, content: Any) -> pd.DataFrame:
+    match form, content:
+        case "dataframe_split", {"columns": list(names), "data": list(rows)}:
+            return _named(columns, names, rows)
+        case "inputs", dict(values) if all(isinstance(column, list) for column in values.values()):
+            return _named(columns, list(values), _transposed(values))
+        case "dataframe_records" | "instances" | "inputs", [dict(), *_]:
+            return columns.from_records([_known(columns, record) for record in content])
+        case "instances" | "inputs", list(rows):
+            return columns.from_rows(list(columns.kinds), rows)
+    raise InvalidRowsError(f"`{form}` must hold rows as MLflow's scoring protocol has them, but doesn't")
+
+
+def _named(columns: Columns, names: list[Any], rows: list[Any]) -> pd.DataFrame:
+    """Rows by the names of their columns, without those that the model hasn't."""
+    kept = [i for i, name in enumerate(names) if isinstance(name, str) and name in columns.kinds]
+    if len(kept) == len(names):
+        return columns.from_rows(names, rows)
+    for i, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != len(names):
+            raise InvalidRowsError(f"row {i} must be a list of {len(names)} values, but isn't")
+    return columns.from_rows([names[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def _transposed(values: dict[str, list[Any]]) -> list[list[Any]]:
+    lengths = {len(column) for column in values.values()}
+    if len(lengths) > 1:
+        raise InvalidRowsError(f"`inputs` must have columns of one length, but they have {sorted(lengths)} values")
+    return [list(row) for row in zip(*values.values(), strict=True)]
+
+
+def _known(columns: Columns, record: Any) -> Any:
+    return {k: v for k, v in record.items() if k in columns.kinds} if isinstance(record, dict) else record
+
+
+def _output(params: Any) -> Output:
+    output = params.get("output", "label") if isinstance(params, dict) else "label"
+    if output not in ("label", "proba"):
+        raise InvalidRowsError(f'`params.output` must be "label" or "proba", but is {output!r:.80}')
+    return output

@@ -1,0 +1,249 @@
+"""The model server, asked over HTTP: each test's server is a uvicorn of its own on a real registry."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import requests
+import uvicorn
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from deployments.model_server.app import create
+from deployments.model_server.limits import Limits, check_host
+from deployments.model_server.live import LiveModel, Served
+from deployments.model_server.rows import NUMBER, Columns
+from shared.domain import ModelVersion
+from shared.errors import ConfigError
+from shared.model import Member, Signature, System
+
+X = load_iris(as_frame=True).data
+LABELS = ("setosa", "versicolor", "virginica")
+NAMES = list(X.columns)
+ROWS = X.iloc[::40].to_numpy().tolist()
+MODEL = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, load_iris().target)
+IRIS = System(Signature(tuple(NAMES), (4,), LABELS), [Member("one", MODEL)])
+SIZES = System(Signature(tuple(NAMES), (4,)), [Member("one", Ridge().fit(X, X.iloc[:, 0] * 2))])
+EXPECTED = IRIS.predict(X.iloc[::40]).tolist()
+
+
+def live(name: str = "iris", system: System | None = IRIS) -> LiveModel:
+    """A model whose registry has one version, or none."""
+
+    def load(_: str, number: int) -> Served:
+        version = ModelVersion(name=name, version=number, lineage={"dataset": "0123456789ab"})
+        return Served(version, system, Columns(dict.fromkeys(NAMES, NUMBER)), X[:2])
+
+    return LiveModel(name, lambda _: 7 if system else None, load)
+
+
+@contextmanager
+def serving(*models: LiveModel, tokens: tuple[str, ...] = (), limits: Limits | None = None) -> Iterator[str]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(create(models, tokens, limits), log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started or any(m.trouble == "the registry hasn't been asked yet" for m in models):
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def iris() -> Iterator[str]:
+    with serving(live()) as url:
+        yield url
+
+
+def post(url: str, body: Any, content_type: str = "application/json", **headers: str) -> requests.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return requests.post(url, content, headers={"Content-Type": content_type, **headers}, timeout=30)
+
+
+def arrow(frame: pd.DataFrame) -> bytes:
+    sink, table = io.BytesIO(), pa.Table.from_pandas(frame, preserve_index=False)
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+def test_labels_and_probabilities_are_the_same_by_json_csv_and_arrow(iris):
+    rows = X.iloc[::40]
+    for body, content_type in (
+        ({"columns": NAMES, "rows": ROWS}, "application/json; charset=utf-8"),
+        (rows.to_dict("records"), "application/json"),
+        (rows.to_csv(index=False).encode(), "text/csv"),
+        (arrow(rows[NAMES[::-1]]), "application/vnd.apache.arrow.stream"),
+    ):
+        assert post(f"{iris}/predict", body, content_type).json() == {"version": 7, "predictions": EXPECTED}
+        answer = post(f"{iris}/iris/predict_proba", body, content_type).json()
+        assert (answer["version"], answer["classes"]) == (7, list(LABELS))
+        np.testing.assert_array_equal(answer["probabilities"], IRIS.predict_proba(rows))
+
+
+def test_what_mlflows_server_reads_is_answered_as_it_does(iris):
+    records = X.iloc[::40].to_dict("records")
+    for body in (
+        {"dataframe_split": {"index": [5, 6, 7, 8], "columns": NAMES, "data": ROWS}},
+        {"dataframe_split": {"columns": [*NAMES, "more"], "data": [[*row, "x"] for row in ROWS]}},
+        {"dataframe_records": [{**record, "more": 1} for record in records]},
+        {"instances": records},
+        {"instances": ROWS},
+        {"inputs": X.iloc[::40].to_dict("list")},
+        {"inputs": ROWS, "params": {"output": "label"}},
+    ):
+        assert post(f"{iris}/invocations", body).json() == {"predictions": EXPECTED}
+    csv = X.iloc[::40].assign(more="x").to_csv(index=False).encode()
+    assert post(f"{iris}/invocations", csv, "text/csv").json() == {"predictions": EXPECTED}
+    proba = post(f"{iris}/invocations", {"inputs": ROWS, "params": {"output": "proba"}}).json()["predictions"]
+    np.testing.assert_array_equal(pd.DataFrame(proba)[list(LABELS)], IRIS.predict_proba(X.iloc[::40]))
+    refused = post(f"{iris}/invocations", {"instances": [[1, 2, 3, "x"]]})
+    assert (refused.status_code, refused.json()["error_code"]) == (400, "BAD_REQUEST")
+    assert "row 0, column 'petal width (cm)' must be a number" in refused.json()["message"]
+    assert [requests.get(f"{iris}/{path}").status_code for path in ("ping", "health")] == [200, 200]
+
+
+MLFLOW_REFUSED = [
+    [],
+    {},
+    {"instances": ROWS, "inputs": ROWS},
+    {"instances": 3},
+    {"dataframe_split": {"columns": NAMES}},
+    {"dataframe_split": {"columns": [*NAMES, "more"], "data": [[1]]}},
+    {"dataframe_split": {"columns": [[], {}, 3, None], "data": ROWS}},
+    {"inputs": {name: [1] * i for i, name in enumerate(NAMES)}},
+    {"dataframe_records": [{}, 3]},
+    {"instances": ROWS, "params": {"output": ["proba"]}},
+]
+
+
+@pytest.mark.parametrize("body", MLFLOW_REFUSED, ids=json.dumps)
+def test_no_body_of_mlflows_forms_is_a_fault_of_the_server(iris, body):
+    assert post(f"{iris}/invocations", body).status_code == 400
+
+
+def test_rows_that_do_not_fit_are_refused_by_row_column_and_rule(iris):
+    for body, content_type, status, said in (
+        ({"rows": [[1, 2, 3, "x"]]}, "application/json", 422, "row 0, column 'petal width (cm)' must be a number"),
+        ({"rows": [[1, 2, 3, None]]}, "application/json", 422, "the model refuses these rows: Input X contains NaN"),
+        (b"a,b\n1,2\n", "text/csv", 422, "the header must name the 4 columns of the model, but missing"),
+        (b"1", "text/plain", 415, "the body must be application/json, text/csv"),
+    ):
+        answer = post(f"{iris}/predict", body, content_type)
+        assert (answer.status_code, said in answer.json()["detail"]) == (status, True)
+
+
+def test_the_model_says_where_it_comes_from_and_its_example_is_taken(iris):
+    card = requests.get(f"{iris}/iris/model").json()
+    assert (card["version"], card["uri"], card["classes"]) == (7, "models:/iris/7", list(LABELS))
+    assert card["lineage"] == {"dataset": "0123456789ab"}
+    assert card["columns"] == dict.fromkeys(NAMES, "a number")
+    assert post(f"{iris}/predict", card["example"]).json()["predictions"] == IRIS.predict(X[:2]).tolist()
+
+
+def test_openapi_has_examples_that_are_answered(iris):
+    paths = requests.get(f"{iris}/openapi.json").json()["paths"]
+    assert {"/predict", "/iris/predict", "/iris/invocations", "/readyz", "/metrics"} <= paths.keys()
+    for path in ("/predict", "/iris/predict_proba", "/invocations"):
+        example = paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert post(f"{iris}{path}", example).status_code == 200
+
+
+def test_metrics_count_requests_by_path_and_status_and_tell_the_version(iris):
+    post(f"{iris}/predict", {"rows": "x"})
+    requests.get(f"{iris}/no/such/{'x' * 50}")
+    said = requests.get(f"{iris}/metrics").text
+    for line in (
+        'evertune_requests_total{path="/predict",status="422"}',
+        'evertune_requests_total{path="other",status="404"}',
+        'evertune_request_seconds_count{path="/predict"}',
+        'evertune_model_version{use_case="iris"} 7.0',
+        'evertune_model_swaps_total{use_case="iris"} 0.0',
+        'evertune_model_trouble{use_case="iris"} 0.0',
+    ):
+        assert line in said
+
+
+def test_several_use_cases_have_paths_of_their_own_and_one_without_a_version_is_not_ready():
+    with serving(live(), live("sizes", SIZES), live("empty", None)) as url:
+        assert post(f"{url}/iris/predict", {"rows": ROWS}).json()["predictions"] == EXPECTED
+        values = post(f"{url}/sizes/predict", {"rows": ROWS}).json()["predictions"]
+        np.testing.assert_array_equal(values, SIZES.predict(X.iloc[::40]))
+        refused = post(f"{url}/sizes/predict_proba", {"rows": ROWS})
+        assert (refused.status_code, "a regression has no class probabilities" in refused.text) == (422, True)
+        for path in ("/predict", "/none/predict", "/..%2firis/predict", "/iris/../../etc/passwd"):
+            assert post(url + path, {"rows": ROWS}).status_code in (404, 405)
+        away = post(f"{url}/empty/predict", {"rows": ROWS})
+        assert (away.status_code, "empty has no champion" in away.text) == (503, True)
+        ready = requests.get(f"{url}/readyz")
+        assert (ready.status_code, ready.json()["models"]["iris"]) == (503, {"version": 7, "trouble": ""})
+        assert ready.json()["models"]["empty"]["trouble"].startswith("empty has no champion")
+        assert requests.get(f"{url}/healthz").status_code == 200
+
+
+def test_with_tokens_only_probes_are_answered_without_one():
+    with serving(live(), tokens=("one", "two")) as url:
+        for headers in (
+            {},
+            {"Authorization": "Bearer three"},
+            {"Authorization": "Basic one"},
+            {"Authorization": "one"},
+        ):
+            for path in ("/predict", "/iris/predict", "/invocations", "/nowhere"):
+                assert post(url + path, {"rows": ROWS}, **headers).status_code == 401
+            for path in ("/model", "/metrics", "/openapi.json", "/docs"):
+                assert requests.get(url + path, headers=headers).status_code == 401
+        for token in ("one", "two"):
+            assert post(f"{url}/predict", {"rows": ROWS}, Authorization=f"Bearer {token}").status_code == 200
+        assert [requests.get(url + path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+def test_who_can_be_reached_by_others_must_ask_for_a_token():
+    for host in ("127.0.0.1", "localhost", "::1"):
+        check_host(host, [])
+    for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"):
+        check_host(host, ["one"])
+        with pytest.raises(ConfigError, match="EVERTUNE_SERVE_TOKENS isn't set"):
+            check_host(host, [])
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_is_read():
+    with serving(live(), limits=Limits(body_bytes=1000)) as url:
+        assert post(f"{url}/predict", {"rows": ROWS}).status_code == 200
+        assert post(f"{url}/predict", b" " * 1001).status_code == 413
+        parts = (b" " * 500 for _ in range(3))  # no Content-Length
+        assert requests.post(f"{url}/predict", parts).status_code == 413
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
+        connection.putrequest("POST", "/predict")
+        connection.putheader("Content-Length", str(2**30))
+        connection.endheaders(b" ")
+        assert connection.getresponse().status == 413
+
+
+def test_more_requests_than_may_be_pending_are_told_to_come_again():
+    with serving(live(), limits=Limits(pending=1, body_s=1)) as url:
+        slow = HTTPConnection(url.removeprefix("http://"), timeout=10)
+        slow.putrequest("POST", "/predict")
+        slow.putheader("Content-Length", "10")
+        slow.endheaders(b"{")
+        time.sleep(0.2)
+        refused = post(f"{url}/predict", {"rows": ROWS})
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert slow.getresponse().status == 408
+        assert post(f"{url}/predict", {"rows": ROWS}).status_code == 200
