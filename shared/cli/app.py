@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shared.cli import cards, catch_up, config, dashboard, deploy, prune, replay, run, services, status, tune
+from shared.cli import cards, catch_up, config, dashboard, deploy, prune, replay, run, serve, services, status, tune
 from shared.errors import EvertuneError
 
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C has ended
@@ -42,6 +42,7 @@ app.command("best")(status.best)
 app.command("replay")(replay.replay)
 app.command("cards")(cards.cards)
 app.command("dashboard")(dashboard.dashboard)
+app.command("serve")(serve.serve)
 app.command("deploy")(deploy.deploy)
 app.command("undeploy")(deploy.undeploy)
 app.command("prune")(prune.prune)

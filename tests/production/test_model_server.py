@@ -1,0 +1,111 @@
+"""`evertune serve` as a process: it predicts, follows the alias, and ends in order."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from shared.model import Member, Signature, System, save
+from shared.registry import client
+
+ROOT = Path(__file__).parents[2]
+
+
+def promote(system: System, rows: Any) -> int:
+    facts = {"use_case": "digits", "metrics": {}, "params": {}, "lineage": {"dataset": "0123456789ab"}}
+    version = client.register("digits", save(system), example=rows[:2], predictions=system.predict(rows[:2]), **facts)
+    client.set_alias("digits", client.CHAMPION, version.version)
+    return version.version
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def run_the_pages_commands(address: str, folder: Path) -> None:
+    page = (ROOT / "docs" / "serving.md").read_text()
+    (commands,) = [block for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "curl" in block]
+    script = "set -euo pipefail\n" + commands.replace("http://127.0.0.1:8000", address)
+    subprocess.run(["bash", "-c", script], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def serve(*arguments: str, output: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "shared.cli", "serve", *arguments]
+    with output.open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **environment})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(true: Callable[[], bool], within_s: float = 60) -> None:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            if true():
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"it didn't come about in {within_s} s")
+
+
+@pytest.mark.usefixtures("home")
+def test_the_champion_is_served_and_followed_and_the_server_ends_in_order(tmp_path: Path) -> None:
+    rows, digits = load_digits(return_X_y=True, as_frame=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=50)).fit(rows, digits)
+    system = System(Signature(tuple(rows.columns), (64,), tuple(range(10))), [Member("one", model)])
+    promote(system, rows)
+    port, output, body = free_port(), tmp_path / "output", {"rows": rows[:5].to_numpy().tolist()}
+    address = f"http://127.0.0.1:{port}"
+
+    def answer() -> Any:
+        return requests.post(f"{address}/predict", json=body, timeout=10).json()
+
+    with serve("digits", "--port", str(port), output=output) as process:
+        until(lambda: requests.get(f"{address}/readyz").status_code == 200)
+        assert answer() == {"version": 1, "predictions": system.predict(rows[:5]).tolist()}
+        assert Path(f"/proc/{process.pid}/maps").read_text().count("libtorch") == 0
+        if shutil.which("curl"):  # a slim image has none
+            run_the_pages_commands(address, tmp_path)
+        promote(system, rows)
+        until(lambda: answer()["version"] == 2)
+        client.set_alias("digits", client.CHAMPION, 1)
+        until(lambda: answer()["version"] == 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+    assert output.read_text().splitlines()[1:] == [
+        f"model is live model='digits' version={version}" for version in (1, 2, 1)
+    ]
+
+
+def test_a_server_for_others_without_a_token_and_a_use_case_that_there_is_not_are_refused(tmp_path: Path) -> None:
+    for arguments, said in (
+        (("digits", "--host", "0.0.0.0"), "EVERTUNE_SERVE_TOKENS isn't set"),
+        (("digit",), "did you mean 'digits'?"),
+    ):
+        with serve(*arguments, output=tmp_path / "output", EVERTUNE_SERVE_TOKENS=" , ") as process:
+            assert process.wait(60) == 1
+        assert said in (tmp_path / "output").read_text()
