@@ -96,9 +96,10 @@ class Columns:
 
     def from_rows(self, columns: Any, rows: Any) -> pd.DataFrame:
         """One list a row, its values in the order of `columns`."""
-        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-            raise InvalidRowsError(f"`columns` must be a list of names, but is {_shown(columns)}")
-        self._check(columns, "`columns`")
+        if columns != list(self.kinds):
+            if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+                raise InvalidRowsError(f"`columns` must be a list of names, but is {_shown(columns)}")
+            self._check(columns, "`columns`")
         index, adapter = _reader(tuple(columns), tuple(self.kinds[name] for name in columns))
         try:
             values = adapter.validate_python(rows)

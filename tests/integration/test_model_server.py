@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import socket
 import threading
@@ -195,6 +196,33 @@ def test_several_use_cases_have_paths_of_their_own_and_one_without_a_version_is_
         assert (ready.status_code, ready.json()["models"]["iris"]) == (503, {"version": 7, "trouble": ""})
         assert ready.json()["models"]["empty"]["trouble"].startswith("empty has no champion")
         assert requests.get(f"{url}/healthz").status_code == 200
+
+
+def test_under_load_versions_are_swapped_without_a_failed_request():
+    newest = itertools.count(1)
+    numbered = live()
+    numbered._find = lambda _: next(newest)
+    stop, answers = threading.Event(), []
+
+    def ask(url: str) -> None:
+        with requests.Session() as session:
+            while not stop.is_set():
+                answer = session.post(f"{url}/predict", json={"rows": ROWS}, timeout=30)
+                answers.append((answer.status_code, answer.json()))
+
+    with serving(numbered) as url:
+        clients = [threading.Thread(target=ask, args=(url,)) for _ in range(4)]
+        for client in clients:
+            client.start()
+        for _ in range(10):
+            time.sleep(0.1)
+            numbered.look()
+        stop.set()
+        for client in clients:
+            client.join()
+    assert {(status, *answer["predictions"]) for status, answer in answers} == {(200, *EXPECTED)}
+    assert len({answer["version"] for _, answer in answers}) >= 5
+    assert numbered.swaps >= 10
 
 
 def test_with_tokens_only_probes_are_answered_without_one():

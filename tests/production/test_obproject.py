@@ -207,7 +207,8 @@ def test_the_project_deploys_with_all_its_flows_apps_data_and_models(
 
     apps = [call for call in outerbounds.calls if call[:2] == ["app", "deploy"]]
     files = [Path(repository, call[call.index("--config-file") + 1]) for call in apps]
-    assert {yaml.safe_load(file.read_text())["name"] for file in files} == {"optuna-dashboard", "mlflow-server"}
+    names = {yaml.safe_load(file.read_text())["name"] for file in files}
+    assert names == {"optuna-dashboard", "mlflow-server", "model-server"}
     assert all("--project=evertune_digits" in call and f"--branch={app_branch}" in call for call in apps)
     assert platform.app_branch(flow_branch) == app_branch
 
