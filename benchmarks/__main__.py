@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import chain, engine, overhead, pruning, quality, retune, samplers, storage
+from benchmarks import chain, engine, overhead, pruning, quality, retune, samplers, serving, storage
 from benchmarks.report import keep, show
 
 # What each part measures, by the number of runs and of seeds.
@@ -18,6 +18,7 @@ PARTS = {
     "pruning": lambda _, seeds: pruning.measure(seeds),
     "samplers": lambda _, seeds: samplers.measure(seeds),
     "retune": lambda *_: retune.measure(),
+    "serving": lambda *_: serving.measure(),
 }
 Part = StrEnum("Part", list(PARTS))
 
