@@ -148,7 +148,32 @@ class RetuneConfig(Frozen):
 
 
 class PromotionConfig(Frozen):
+    """Rules of the gate, see `docs/gate.md`. `slices`: by how much the worst slice of a column may lose."""
+
+    mode: Literal["superiority", "non_inferiority"] = "superiority"
+    alpha: float = Field(0.05, gt=0, lt=1)
+    renew: float = Field(0.2, gt=0, allow_inf_nan=False)
     min_gain: float = Field(0.0, allow_inf_nan=False)
+    margin: float = Field(0.0, ge=0, allow_inf_nan=False)
+    cheaper: float = Field(0.1, gt=0, lt=1)
+    group: str | None = None
+    max_size_mb: float | None = Field(None, gt=0)
+    max_calibration_error: float | None = Field(None, gt=0, lt=1)
+    slices: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_a_margin_where_it_is_of_use(self) -> PromotionConfig:
+        if self.mode == "non_inferiority" and not self.margin:
+            raise ValueError(
+                'with `mode = "non_inferiority"` needs a `margin` above 0, by how much of the metric a cheaper model '
+                "may be worse; add one, or leave `mode` out"
+            )
+        if self.mode == "superiority" and self.margin:
+            raise ValueError(
+                f"takes a `margin` (it is {self.margin:g}) only with `mode = 'non_inferiority'`; add that, or say by "
+                "`min_gain` how much better a challenger must be"
+            )
+        return self
 
 
 class ScheduleConfig(Frozen):
@@ -228,6 +253,11 @@ class UseCase(Frozen):
         if self.promotion and not self.system:
             raise ValueError(
                 "[promotion] promotes what [system] tunes; add the table [system], or leave [promotion] out"
+            )
+        if self.promotion and self.promotion.max_calibration_error and self.tuning.task == "regression":
+            raise ValueError(
+                "`promotion.max_calibration_error` needs probabilities, but "
+                f"{self.tuning.metric!r} is a metric of values; leave it out"
             )
         return self
 

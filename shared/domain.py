@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -193,6 +193,23 @@ class ModelVersion(Frozen):
     @property
     def uri(self) -> str:
         return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric, greater is better, in two steps, so that many draws of rows are measured at once.
+
+    rows: targets `(n_rows,)` and predictions → what each row has to say, `(n_rows, …)`, of that row's own or its rank.
+    over: targets and what their rows say, both `(…, n_rows)` → the metric of each draw `(…,)`; NaN where undefined.
+    """
+
+    name: str
+    rows: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    over: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def score(self, y: np.ndarray, predictions: np.ndarray) -> float:
+        """The metric of all rows."""
+        return float(self.over(y, self.rows(y, predictions)))
 
 
 class PromotionDecision(Frozen):

@@ -25,6 +25,11 @@ def new_to_champion(holdout: Dataset, development: Dataset, trained_on: Dataset)
     return replace(holdout, X=holdout.X[new].reset_index(drop=True), y=holdout.y[new], fold=holdout.fold[new])
 
 
+def new_rows(holdout: Dataset, earlier: Dataset) -> int:
+    """How many holdout rows an earlier holdout didn't have, by their features."""
+    return int((~np.isin(_hashes(holdout.X), _hashes(earlier.X))).sum())
+
+
 def can_decide(rows: Dataset, metric: str) -> bool:
     """Whether rows are enough to tell two models apart: 30, of as many classes as the metric needs."""
     needed = classes_to_score(metric, len(rows.ref.table.classes))

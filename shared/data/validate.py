@@ -45,6 +45,7 @@ def check_frame(frame: pd.DataFrame, use_case: UseCase) -> None:
             f"{label}: {config.source} must have a column besides target and time, but has only "
             f"{_listed(frame.columns)}; add the features"
         )
+    check_promotion(use_case, features(frame, use_case))
     if FOLD in frame.columns:
         raise DataError(f"{label}: {FOLD} is the name of Evertune's own column; rename that of {config.source}")
 
@@ -52,6 +53,24 @@ def check_frame(frame: pd.DataFrame, use_case: UseCase) -> None:
 def features(frame: pd.DataFrame, use_case: UseCase) -> list[str]:
     """The columns that a model may learn from: all but the target and the time."""
     return [name for name in frame.columns if name not in (use_case.data.target, use_case.data.time)]
+
+
+def check_promotion(use_case: UseCase, features: Sequence[str]) -> None:
+    """The columns are there by which the gate slices and groups rows.
+
+    Raises:
+        DataError: one isn't.
+    """
+    rules = use_case.promotion
+    if rules is None:
+        return
+    asked = {f"promotion.slices.{column}": column for column in rules.slices}
+    for key, column in ({"promotion.group": rules.group} | asked).items():
+        if column is not None and column not in features:
+            raise DataError(
+                f"configs/{use_case.name}.toml: `{key}` must name a feature, but {column!r} is none"
+                f"{did_you_mean(column, features)}; there are {_listed(features)}"
+            )
 
 
 def check_target(target: pd.Series, use_case: UseCase) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shared.config import SystemConfig, UseCase
-from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, StudySpec, TuningResult, model_name
-from shared.errors import DataError, FlowError, ObjectiveError, UnloadableModelError
+from shared.domain import DatasetRef, StudySpec, TuningResult, model_name
+from shared.errors import FlowError
 from shared.flow import hpo
+from shared.flow.gate import Gated, gated
 from shared.flow.plan import (
     OWN_VALUE,
     Plan,
@@ -33,23 +32,11 @@ from shared.storage.ledger import Ledger, LedgerEntry
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from shared.model import System
     from shared.training.system import SystemSearch
     from shared.tuning.worker import Evaluate, WorkerStats
 
-logger = logging.getLogger(__name__)
-
 TOP = 3
 LATENCY = "latency_ms"
-
-
-@dataclass(frozen=True)
-class Gated:
-    """The registered system, the champion that it met, and the decision."""
-
-    version: ModelVersion
-    champion: ModelVersion | None
-    decision: PromotionDecision
 
 
 def plan(use_case: UseCase, dataset: str = "latest", *, force: bool = False, run: str) -> Plan:
@@ -72,8 +59,11 @@ def due(use_case: UseCase, dataset: str = "latest", *, force: bool = False) -> P
     """The system study that is due on the newest dataset version whose variants are all done, or why none is.
 
     Raises:
+        DataError: the gate needs columns that the rows don't have.
         FlowError: no dataset version has all configured variants done.
     """
+    from shared.data.validate import check_promotion
+
     config = use_case.system
     if config is None:
         return Plan(use_case, "system", idle=f"configs/{use_case.name}.toml has no table [system]")
@@ -86,6 +76,7 @@ def due(use_case: UseCase, dataset: str = "latest", *, force: bool = False) -> P
             return Plan(use_case, "system", idle=incomplete(refs[0], entries, use_case))
         lacking = incomplete(ref, entries, use_case)
         raise FlowError(f"{lacking}; run `evertune run {name}`, or the flows of these variants")
+    check_promotion(use_case, ref.table.features)
     spec = study_spec(use_case, config, ref, upstream)
     entry = None if force else ledger.entry(spec.name)
     spec = extended(spec, entry, continues=continues(use_case, entry, ledger.seen_at(ref)))
@@ -258,95 +249,6 @@ def promote(plan: Plan, result: TuningResult, run: str) -> Gated:
     """
     name = model_name(plan.use_case.name, plan.variant)
     return hpo.conclude(plan, result, run, name, lambda: retrain(plan, result), partial(gated, plan, run=run))
-
-
-def gated(plan: Plan, outcome: Mapping[str, Any], run: str) -> Gated:
-    """The gate's decision on the version of an outcome, made and carried out if it wasn't before."""
-    from shared.registry import client, promotion
-
-    name, number = outcome["model"], outcome["version"]
-    version, latency_ms = hpo.publish(outcome), outcome["top"][0]["values"][1]
-    assert version is not None
-    decided = promotion.settle(name, number, lambda champion: decide(plan, version, champion, latency_ms), actor=run)
-    figures = {key: float(value) for key, value in decided.figures.items()}
-    client.add_metrics(version, {f"gate.{key}": value for key, value in figures.items()})
-    met = client.version(name, decided.previous) if decided.previous else None
-    decision = PromotionDecision(promote=decided.promoted, reason=decided.reason, figures=figures)
-    return Gated(client.version(name, number), met, decision)
-
-
-def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, latency_ms: float) -> PromotionDecision:
-    """The gate's decision on the holdout, which is read here and nowhere else. Both are loaded from the registry.
-
-    latency_ms: the pick's as the search measured it, which decided whether it is feasible.
-    """
-    from shared.data.store import load_dataset
-    from shared.registry import client, gate
-
-    rules, metric = plan.use_case.promotion, plan.use_case.tuning.metric
-    if rules is None:
-        return PromotionDecision(promote=False, reason=f"configs/{plan.use_case.name}.toml has no table [promotion]")
-    holdout = load_dataset(plan.data, "holdout")
-    rows, unfair = fair_rows(plan, champion, holdout) if champion else (holdout, "")
-    some = f" (on the {len(rows.y)} of {len(holdout.y)} holdout rows that are new to the champion)"
-    return gate.decide(
-        score(metric, client.load_version(version), rows),
-        champion_score(metric, champion, rows) if champion else None,
-        min_gain=rules.min_gain,
-        metric=metric if len(rows.y) == len(holdout.y) else metric + some,
-        latency_ms=latency_ms,
-        latency_budget_ms=latency_budget_ms(plan),
-        unfair=unfair,
-    )
-
-
-def fair_rows(plan: Plan, champion: ModelVersion, holdout: Dataset) -> tuple[Dataset, str]:
-    """The holdout rows that the champion wasn't trained on; else all of them, and why they are no fair comparison."""
-    from shared.data.fair import can_decide, new_to_champion
-    from shared.data.store import load_dataset
-
-    fingerprint = champion.lineage.get("dataset", "")
-    if fingerprint == plan.data.fingerprint:
-        return holdout, ""
-    known = {ref.fingerprint: ref for ref in Ledger().datasets(plan.use_case.name)}
-    try:
-        trained_on = load_dataset(known[fingerprint])
-    except (KeyError, DataError):
-        return holdout, f"the rows that it was trained on (dataset version {fingerprint[:12]}) can't be read any more"
-    rows = new_to_champion(holdout, load_dataset(plan.data), trained_on)
-    if len(rows.y) == len(holdout.y) or can_decide(rows, plan.use_case.tuning.metric):
-        return rows, ""
-    return holdout, (
-        f"the split has changed since, and only {len(rows.y)} of {len(holdout.y)} holdout rows are new to it, too few"
-    )
-
-
-def score(metric: str, system: System, rows: Dataset) -> float:
-    """A system's metric on rows.
-
-    Raises:
-        DataError: it was made for another target.
-    """
-    from shared.training import scoring
-
-    if system.signature.classes != rows.ref.table.classes:
-        raise DataError(f"a system of the classes {system.signature.classes} has no score on {rows.ref.table.classes}")
-    return scoring.score(metric, rows.ref.table, rows.y, system.scores(rows.X))
-
-
-def champion_score(metric: str, champion: ModelVersion, rows: Dataset) -> float:
-    """The champion's metric; NaN for one made for another target, that can't predict these rows or be loaded any more.
-
-    Raises:
-        RegistryError: the registry can't be reached; that must not cost the champion its place.
-    """
-    from shared.registry import client
-
-    try:
-        return score(metric, client.load_version(champion), rows)
-    except (DataError, ObjectiveError, UnloadableModelError, KeyError, RuntimeError, TypeError, ValueError) as err:
-        logger.warning("the champion has no score", extra={"model": champion.uri, "reason": str(err)})
-        return math.nan
 
 
 def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], gated: Gated) -> list[Any]:

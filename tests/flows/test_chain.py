@@ -108,8 +108,8 @@ def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(
     trials = storage.get_all_trials(storage.get_study_id_from_name(classical.study))
     assert trials[0].params == entries["classical"].outcome["top"][0]["params"]
     gated = Ledger().promotions("digits")[-1]
-    assert {"challenger", "champion", "gain"} <= gated.figures.keys()
-    assert gated.promoted is (gated.figures["gain"] > 0)
+    assert {"challenger", "champion", "gain", "gain_low", "gain_high", "size_mb"} <= gated.figures.keys()
+    assert gated.promoted is (gated.figures["p"] <= gated.figures["level"])
 
 
 def _each_task_imports_only_what_it_uses(imported: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 from dataclasses import replace
@@ -13,22 +12,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from shared.config import UseCase
+from shared.config import PromotionConfig, UseCase
 from shared.data.fair import new_to_champion
 from shared.data.prepare import prepare
 from shared.data.store import load_dataset
-from shared.domain import Dataset, DatasetRef, ModelVersion, Table
+from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, Table
 from shared.errors import RegistryError
+from shared.flow.gate import champion_predicted, decide
 from shared.flow.plan import Plan
-from shared.flow.system import champion_score, decide
 from shared.model import Member, Signature, System, save
 from shared.registry import client
 from shared.storage.ledger import Ledger
+from tests import on_record
 
 X = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": [1.0, 0.0, 1.0, 0.0]})
 Y = np.array([0, 0, 1, 1])
@@ -57,15 +58,21 @@ def champion(home: object) -> ModelVersion:
 
 
 def test_a_champion_is_scored_on_the_rows_of_now_if_it_was_made_for_them(champion: ModelVersion) -> None:
-    assert champion_score("accuracy", champion, rows()) == 1.0
-    assert math.isnan(champion_score("accuracy", champion, rows(classes=("no", "maybe"))))
-    assert math.isnan(champion_score("accuracy", champion, rows(frame=X.rename(columns={"a": "z"}))))
+    assert accuracy(champion, rows()) == 1.0
+    assert champion_predicted("accuracy", champion, rows(classes=("no", "maybe"))) is None
+    assert champion_predicted("accuracy", champion, rows(frame=X.rename(columns={"a": "z"}))) is None
 
 
 def test_a_registry_that_does_not_answer_never_costs_the_champion_its_place(champion: ModelVersion) -> None:
     gone = champion.model_copy(update={"version": 99})
     with pytest.raises(RegistryError):
-        champion_score("accuracy", gone, rows())
+        champion_predicted("accuracy", gone, rows())
+
+
+def accuracy(version: ModelVersion, rows: Dataset) -> float:
+    found = champion_predicted("accuracy", version, rows)
+    assert found is not None
+    return float((found[1].argmax(axis=1) == rows.y).mean())
 
 
 def prepared(**data: object) -> Plan:
@@ -78,7 +85,7 @@ def prepared(**data: object) -> Plan:
             "tuning": {"metric": "accuracy"},
             "classical": {"objective": "x.py"},
             "system": {},
-            "promotion": {},
+            "promotion": {"alpha": 0.5, "slices": {"mean radius": 0.5}},
         }
     )
     ref = prepare(use_case, None, datetime(2030, 1, 1, tzinfo=UTC)).ref
@@ -97,6 +104,13 @@ def trained(estimator: Any, plan: Plan) -> ModelVersion:
         "toy", save(system), use_case="toy", example=rows.X[:2], predictions=system.predict(rows.X[:2]), metrics={},
         params={}, lineage={"dataset": plan.data.fingerprint},
     )  # fmt: skip
+
+
+def gate(plan: Plan, challenger: ModelVersion, champion: ModelVersion) -> PromotionDecision:
+    """A gate, and its decision as a run would log it."""
+    decision = decide(plan, challenger, champion, latency_ms=1.0)
+    Ledger().log_promotion("toy", challenger.version, champion.version, decision, "SystemTuneFlow/1")
+    return decision
 
 
 def rows_of(plan: Plan) -> set[tuple[float, ...]]:
@@ -123,7 +137,7 @@ def test_after_a_change_of_the_split_the_champion_has_no_credit_for_rows_that_it
     labels = np.array(holdout.ref.table.classes)[holdout.y[new]]
     expected = client.load_version(champion).predict(holdout.X[new]) == labels
     assert decision.figures["champion"] == pytest.approx(expected.mean())
-    assert decision.figures["champion"] < champion_score("accuracy", champion, holdout) - 0.02
+    assert decision.figures["champion"] < accuracy(champion, holdout) - 0.02
     assert decision.promote
     assert f"accuracy (on the {new.sum()} of {len(new)} holdout rows that are new to the champion)" in decision.reason
 
@@ -137,7 +151,7 @@ def test_while_the_split_stays_all_of_the_holdout_counts(more: dict[str, int]) -
 
     decision = decide(now, challenger, champion, latency_ms=1.0)
 
-    assert decision.figures["champion"] == champion_score("accuracy", champion, holdout)
+    assert decision.figures["champion"] == accuracy(champion, holdout)
     assert "holdout rows" not in decision.reason
 
 
@@ -162,3 +176,58 @@ def test_rows_that_come_again_with_time_count_if_both_have_learned_from_them() -
     assert len(new_to_champion(again, development=again, trained_on=again).y) == 4
     only_champion = new_to_champion(again, development=replace(again, X=X[:2]), trained_on=again)
     assert only_champion.X.equals(X[:2])
+
+
+@pytest.mark.usefixtures("home")
+def test_each_gate_on_a_holdout_asks_for_more_until_the_holdout_has_grown() -> None:
+    plan, grown = prepared(rows=400), prepared(rows=569)
+    champion, shallow, honest_one = (
+        trained(e, plan) for e in (by_heart(), DecisionTreeClassifier(max_depth=1), honest())
+    )
+
+    first, same, second = (
+        gate(plan, shallow, champion),
+        gate(plan, champion, champion),
+        gate(plan, honest_one, champion),
+    )
+    renewed = gate(grown, honest_one, champion)
+
+    assert [d.figures["level"] for d in (first, second, renewed)] == pytest.approx([0.25, 0.5 / 6, 0.25])
+    assert "level" not in same.figures
+    assert [d.figures["series"] for d in (first, second, renewed)] == [
+        shallow.version, shallow.version, honest_one.version
+    ]  # fmt: skip
+    assert {"slice.mean radius", "size_mb"} <= second.figures.keys()
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("known", [True, False], ids=["the first rows are on record", "they are forgotten"])
+def test_a_holdout_of_the_same_size_is_renewed_where_its_rows_are_new(known: bool) -> None:
+    before, moved = prepared(), prepared(split_seed=1)
+    champion, other = trained(honest(), before), trained(DecisionTreeClassifier(max_depth=2), before)
+    if known:
+        fingerprint = before.data.fingerprint
+        on_record.finish(
+            "toy/system/1", {"version": other.version}, use_case="toy", variant="system", fingerprint=fingerprint
+        )
+
+    gate(before, other, champion)
+    later = gate(moved, trained(DecisionTreeClassifier(max_depth=3), moved), champion)
+
+    assert later.figures["turn"] == (1 if known else 2)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_smaller_model_that_is_as_good_is_promoted_where_that_is_asked_for() -> None:
+    plan = prepared()
+    rules = PromotionConfig(mode="non_inferiority", margin=0.05, cheaper=0.5)
+    use_case = plan.use_case.model_copy(update={"promotion": rules})
+    plan = replace(plan, use_case=use_case)
+    forest = RandomForestClassifier(n_estimators=200, random_state=0)
+    large, small = trained(forest, plan), trained(honest(), plan)
+
+    decision = decide(plan, small, large, latency_ms=1.0)
+
+    assert decision.promote, decision.reason
+    assert decision.figures["saving"] > 0.5
+    assert not decide(plan, large, small, latency_ms=1.0).promote

@@ -32,6 +32,11 @@ def test_every_shipped_config_is_valid() -> None:
         ("classical.metrics=['a', 'b']", ["`classical` must name each value", "(maximize)", "['a', 'b']", "name 1"]),
         ("classical.metrics=['a?']", ["`classical.metrics.0`", "'a?'"]),
         ("classical.guard=a", ["`classical` needs no `guard`", "leave it out"]),
+        ("promotion.alpha=1.5", ["`promotion.alpha`", "less than 1", "1.5"]),
+        ("promotion.mode=noninferior", ["`promotion.mode`", "'superiority' or 'non_inferiority'", "'noninferior'"]),
+        ("promotion.mode=non_inferiority", ["`promotion` with `mode", "needs a `margin` above 0"]),
+        ("promotion.margin=0.1", ["`promotion` takes a `margin` (it is 0.1) only with", "by `min_gain`"]),
+        ("promotion.slices.age=-1", ["`promotion.slices.age`", "greater than or equal to 0", "-1"]),
         ("name=other", ["--set: `name`", "the file's name", "'other'"]),
     ],
 )  # fmt: skip
@@ -129,6 +134,12 @@ def test_promotion_without_a_system_is_refused(tmp_path: Path) -> None:
     (tmp_path / "diabetes.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"add the table \[system\]"):
         load_use_case(tmp_path / "diabetes.toml")
+
+
+def test_a_limit_on_calibration_needs_probabilities() -> None:
+    assert load_use_case("digits", ["promotion.max_calibration_error=0.1"]).promotion
+    with pytest.raises(ConfigError, match=r"needs probabilities, but 'r2' is a metric of values; leave it out"):
+        load_use_case("diabetes", ["promotion.max_calibration_error=0.1"])
 
 
 def test_overrides_reach_the_use_case() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from shared.config import CLASSIFICATION_METRICS, UseCase
-from shared.data.validate import check_split, classes_to_score
+from shared.data.validate import check_promotion, check_split, classes_to_score
 from shared.domain import Dataset, DatasetRef, Table
 from shared.errors import DataError
 from shared.training.scoring import score
@@ -87,3 +88,18 @@ def test_a_holdout_that_cannot_be_scored_is_refused_where_the_gate_reads_it():
     with pytest.raises(DataError, match=r"but the holdout lacks maybe, no; raise `data\.holdout`, or add rows of that"):
         checked(folds, "yy", "roc_auc_ovo")
     checked(folds, "yy", "roc_auc_ovo", promotes=False)
+
+
+@pytest.mark.parametrize(
+    ("rules", "key"),
+    [({"group": "patents"}, "promotion.group"), ({"slices": {"patents": 0.1}}, "promotion.slices.patents")],
+)
+def test_the_gate_slices_and_groups_by_features(rules: dict[str, Any], key: str):
+    tree = {
+        "name": "churn", "title": "Churn", "data": {"source": "csv:rows.csv", "target": "t"},
+        "tuning": {"metric": "accuracy"}, "classical": {"objective": "x.py"}, "system": {}, "promotion": rules,
+    }  # fmt: skip
+    use_case = UseCase.model_validate(tree)
+    check_promotion(use_case, ["patents"])
+    with pytest.raises(DataError, match=rf"`{key}` must name a feature, but 'patents' is none; did you mean 'patient'"):
+        check_promotion(use_case, ["patient", "age"])

@@ -1,0 +1,214 @@
+"""What the gate is told, and what follows from its decision.
+
+Both models are loaded from the registry. The holdout is read here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shared.config import PromotionConfig
+from shared.domain import Dataset, ModelVersion, PromotionDecision
+from shared.errors import DataError, ObjectiveError, UnloadableModelError
+from shared.flow import hpo
+from shared.flow.plan import Plan
+from shared.storage.ledger import Ledger
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from shared.model import System
+    from shared.registry.constraints import Slice
+    from shared.registry.gate import Contender
+    from shared.registry.spending import Turn
+
+logger = logging.getLogger(__name__)
+
+SIZE = "size_mb"  # metric of a registered version
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Gated:
+    """The registered system, the champion that it met, and the decision."""
+
+    version: ModelVersion
+    champion: ModelVersion | None
+    decision: PromotionDecision
+
+
+def gated(plan: Plan, outcome: Mapping[str, Any], run: str) -> Gated:
+    """The gate's decision on the version of an outcome, made and carried out if it wasn't before."""
+    from shared.registry import client, promotion
+
+    name, number = outcome["model"], outcome["version"]
+    version, latency_ms = hpo.publish(outcome), outcome["top"][0]["values"][1]
+    assert version is not None
+    decided = promotion.settle(name, number, lambda champion: decide(plan, version, champion, latency_ms), actor=run)
+    figures = {key: float(value) for key, value in decided.figures.items()}
+    client.add_metrics(version, {f"gate.{key}": value for key, value in figures.items()})
+    met = client.version(name, decided.previous) if decided.previous else None
+    decision = PromotionDecision(promote=decided.promoted, reason=decided.reason, figures=figures)
+    return Gated(client.version(name, number), met, decision)
+
+
+def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, latency_ms: float) -> PromotionDecision:
+    """The gate's decision on the holdout.
+
+    latency_ms: the pick's as the search measured it, which decided whether it is feasible.
+    """
+    from shared.data.store import load_dataset
+    from shared.registry import gate
+    from shared.training.measure import measure
+
+    rules, metric = plan.use_case.promotion, plan.use_case.tuning.metric
+    if rules is None:
+        return PromotionDecision(promote=False, reason=f"configs/{plan.use_case.name}.toml has no table [promotion]")
+    holdout = load_dataset(plan.data, "holdout")
+    rows, unfair = fair_rows(plan, champion, holdout) if champion else (holdout, "")
+    some = f" (on the {len(rows.y)} of {len(holdout.y)} holdout rows that are new to the champion)"
+    challenger, met = contenders(metric, version, champion, rows, timed=rules.mode == "non_inferiority")
+    bout = gate.Bout(
+        measure(metric, rows.ref.table),
+        rows.y,
+        challenger,
+        met,
+        absent="the champion has no score on these rows" if champion else "there is no champion yet",
+        unfair=unfair,
+        groups=None if rules.group is None else rows.X[rules.group].to_numpy(),
+        slices=list(slices(rules, rows)),
+        latency_ms=latency_ms,
+        latency_budget_ms=plan.use_case.system.latency_budget_ms if plan.use_case.system else None,
+        metric=metric if len(rows.y) == len(holdout.y) else metric + some,
+    )
+    return gate.decide(bout, rules, turn(plan, version, holdout, rules))
+
+
+def contenders(
+    metric: str, version: ModelVersion, champion: ModelVersion | None, rows: Dataset, *, timed: bool = False
+) -> tuple[Contender, Contender | None]:
+    """Both models as the gate sees them; no champion where it was made for another target, or can't be loaded any more.
+
+    timed: their latencies are measured, in turn.
+
+    Raises:
+        ObjectiveError: the metric isn't defined for what the challenger predicts.
+        RegistryError: the registry can't be reached; that must not cost the champion its place.
+    """
+    from shared.registry import client
+    from shared.registry.gate import Contender
+
+    system = client.load_version(version)
+    predictions = predicted(metric, system, rows)
+    old = champion_predicted(metric, champion, rows) if champion else None
+    if champion is None or old is None:
+        return Contender(predictions, size_mb=version.metrics.get(SIZE)), None
+    rival, expected = old
+    new_ms, old_ms = beside_each_other(system, rival, rows) if timed else (None, None)
+    return (
+        Contender(predictions, new_ms, version.metrics.get(SIZE)),
+        Contender(expected, old_ms, champion.metrics.get(SIZE)),
+    )
+
+
+def predicted(metric: str, system: System, rows: Dataset) -> np.ndarray:
+    """A system's predictions for rows.
+
+    Raises:
+        DataError: it was made for another target.
+        ObjectiveError: the metric isn't defined for them.
+    """
+    from shared.training import scoring
+
+    if system.signature.classes != rows.ref.table.classes:
+        raise DataError(f"a system of the classes {system.signature.classes} has no score on {rows.ref.table.classes}")
+    predictions = system.scores(rows.X)
+    scoring.score(metric, rows.ref.table, rows.y, predictions)
+    return predictions
+
+
+def champion_predicted(metric: str, champion: ModelVersion, rows: Dataset) -> tuple[System, np.ndarray] | None:
+    """The champion and its predictions; None where it can't predict these rows, or be loaded any more.
+
+    Raises:
+        RegistryError: the registry can't be reached.
+    """
+    from shared.registry import client
+
+    try:
+        system = client.load_version(champion)
+        return system, predicted(metric, system, rows)
+    except (DataError, ObjectiveError, UnloadableModelError, KeyError, RuntimeError, TypeError, ValueError) as err:
+        logger.warning("the champion has no score", extra={"model": champion.uri, "reason": str(err)})
+        return None
+
+
+def beside_each_other(one: System, other: System, rows: Dataset) -> tuple[float, float]:
+    """Milliseconds a row of two systems, measured in turn; the best of three, since a busy machine only adds."""
+    from shared.training.latency import latency_ms
+
+    rounds = [(latency_ms(one, rows.X), latency_ms(other, rows.X)) for _ in range(ROUNDS)]
+    return min(ms for ms, _ in rounds), min(ms for _, ms in rounds)
+
+
+def slices(rules: PromotionConfig, rows: Dataset) -> Iterator[Slice]:
+    """The slices that the config names a column of."""
+    from shared.data import slices
+    from shared.registry.constraints import Slice
+
+    for column, tolerance in rules.slices.items():
+        for label, mask in slices.slices(rows.X[column]).items():
+            yield Slice(column, label, mask, tolerance)
+
+
+def turn(plan: Plan, version: ModelVersion, holdout: Dataset, rules: PromotionConfig) -> Turn:
+    """Which gate on this holdout it is. The series is a new one where enough of the rows have come since it began."""
+    from shared.registry import spending
+
+    name = plan.use_case.name
+    last = spending.last_test([promotion.figures for promotion in Ledger().promotions(name)])
+    if last is None or new_share(name, last, holdout) >= rules.renew:
+        return spending.first_turn(version.version, len(holdout.y), rules.alpha)
+    return spending.next_turn(last, rules.alpha)
+
+
+def new_share(name: str, last: Mapping[str, Any], holdout: Dataset) -> float:
+    """Holdout rows that weren't there when the series of gates began, as a share of those that were.
+
+    last: figures of the last gate of the series. Where its first rows can't be read any more, those count by which the
+    holdout has grown.
+    """
+    from shared.data.fair import new_rows
+    from shared.data.store import load_dataset
+
+    began = {e.outcome.get("version"): e.fingerprint for e in Ledger().entries(name) if e.variant == "system"}
+    refs = {ref.fingerprint: ref for ref in Ledger().datasets(name)}
+    try:
+        new = new_rows(holdout, load_dataset(refs[began[int(last["series"])]], "holdout"))
+    except (KeyError, DataError):
+        new = len(holdout.y) - int(last["series_rows"])
+    return new / float(last["series_rows"])
+
+
+def fair_rows(plan: Plan, champion: ModelVersion, holdout: Dataset) -> tuple[Dataset, str]:
+    """The holdout rows that the champion wasn't trained on; else all of them, and why they are no fair comparison."""
+    from shared.data.fair import can_decide, new_to_champion
+    from shared.data.store import load_dataset
+
+    fingerprint = champion.lineage.get("dataset", "")
+    if fingerprint == plan.data.fingerprint:
+        return holdout, ""
+    known = {ref.fingerprint: ref for ref in Ledger().datasets(plan.use_case.name)}
+    try:
+        trained_on = load_dataset(known[fingerprint])
+    except (KeyError, DataError):
+        return holdout, f"the rows that it was trained on (dataset version {fingerprint[:12]}) can't be read any more"
+    rows = new_to_champion(holdout, load_dataset(plan.data), trained_on)
+    if len(rows.y) == len(holdout.y) or can_decide(rows, plan.use_case.tuning.metric):
+        return rows, ""
+    return holdout, (
+        f"the split has changed since, and only {len(rows.y)} of {len(holdout.y)} holdout rows are new to it, too few"
+    )

@@ -1,0 +1,103 @@
+"""Whether one model is better than another on the same rows, or may seem so by chance. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, nan
+
+import numpy as np
+from scipy.stats import bootstrap, permutation_test
+
+from shared.domain import Measure
+
+MOST_SWAPS = 19_999
+DRAWS = 999  # of the bootstrap
+_CELLS = 2_000_000  # that a batch of draws may have, which bounds its memory
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Challenger and champion on the same rows.
+
+    y: `(n_rows,)`; challenger, champion: their predictions, `(n_rows,)` or `(n_rows, n_classes)`.
+    groups: `(n_rows,)`, rows that belong together, such as those of one patient; by default each is its own.
+    """
+
+    measure: Measure
+    y: np.ndarray
+    challenger: np.ndarray
+    champion: np.ndarray
+    groups: np.ndarray | None = None
+
+    @cached_property
+    def _said(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.measure.rows(self.y, self.challenger), self.measure.rows(self.y, self.champion)
+
+    @cached_property
+    def _group(self) -> np.ndarray:
+        """`(n_rows,)`: number of each row's group."""
+        n_rows = np.arange(len(self.y))
+        return n_rows if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
+
+    @cached_property
+    def _rows(self) -> list[np.ndarray]:
+        """The rows of each group."""
+        order = np.argsort(self._group, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self._group))[:-1])
+
+    def p_value(self, level: float, margin: float = 0.0) -> float:
+        """How often chance alone would show such a gain: a paired permutation test, one-sided.
+
+        Each row's, or group's, two predictions are swapped by a coin. If the models are equally good, either could as
+        well have been the other's, so the gain found is one of those that swapping gives, and p = (1 + swaps that gain
+        as much) / (1 + swaps) is at most α with a probability of at most α, whatever the tails (Phipson and Smyth,
+        "Permutation p-values should never be zero", 2010). With a margin, the gain plus the margin is set against them.
+
+        level: what p is compared with. There are 20 swaps for each that may gain as much, and 19,999 at most.
+        """
+        test = permutation_test(
+            (np.ones(len(self._rows)),),
+            self._swapped_gain,
+            permutation_type="samples",
+            vectorized=True,
+            alternative="greater",
+            n_resamples=min(ceil(20 / level), MOST_SWAPS),
+            batch=max(1, _CELLS // self._said[0].size),
+            rng=np.random.default_rng(0),
+        )
+        found = test.statistic + margin
+        as_much = test.null_distribution >= found - 1e-12 * max(1.0, abs(found))
+        return float((1 + as_much.sum()) / (1 + len(as_much)))
+
+    def interval(self, share: float = 0.95) -> tuple[float, float]:
+        """Where the gain lies in this share of bootstrap draws of the rows, or groups; NaN for fewer than two."""
+        if len(self._rows) < 2:
+            return nan, nan
+        drawn = bootstrap(
+            (np.arange(len(self._rows)),),
+            self._drawn_gain,
+            vectorized=self.groups is None,
+            method="percentile",
+            n_resamples=DRAWS,
+            batch=max(1, _CELLS // self._said[0].size),
+            rng=np.random.default_rng(0),
+        ).bootstrap_distribution
+        low, high = np.nanquantile(drawn, [(1 - share) / 2, (1 + share) / 2])
+        return float(low), float(high)
+
+    def _swapped_gain(self, signs: np.ndarray, axis: int = -1) -> np.ndarray:
+        """signs: `(…, n_groups)`, -1 where a group's predictions are swapped. scipy wants to name the axis."""
+        del axis
+        one, other = self._said
+        swap = (signs < 0)[..., self._group].reshape(*signs.shape[:-1], len(self.y), *[1] * (one.ndim - 1))
+        over, y = self.measure.over, self.y
+        return np.asarray(over(y, np.where(swap, other, one)) - over(y, np.where(swap, one, other)))
+
+    def _drawn_gain(self, groups: np.ndarray, axis: int = -1) -> np.ndarray:
+        """groups: `(…, n_groups)`, those that are drawn."""
+        del axis
+        rows = groups if self.groups is None else np.concatenate([self._rows[g] for g in groups])
+        one, other = self._said
+        over, y = self.measure.over, self.y[rows]
+        return np.asarray(over(y, one[rows]) - over(y, other[rows]))

@@ -1,0 +1,40 @@
+"""What a gate may spend of α."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.registry.spending import Turn, first_turn, last_test, next_turn
+
+
+def series(n: int, alpha: float, won: tuple[int, ...] = ()) -> list[Turn]:
+    """So many gates on one holdout; those with a number in `won` find their challenger better."""
+    turns = [first_turn(7, 100, alpha)]
+    while len(turns) < n:
+        last = turns[-1]
+        p = last.level if last.number in won else 1.0
+        turns.append(next_turn({**last.figures, "p": p}, alpha))
+    return turns
+
+
+def test_gates_without_a_promotion_never_spend_more_than_alpha() -> None:
+    levels = [turn.level for turn in series(500, 0.05)]
+    assert levels[:3] == pytest.approx([0.05 / 2, 0.05 / 6, 0.05 / 12])
+    assert 0.0498 < sum(levels) < 0.05
+
+
+def test_what_found_a_better_model_goes_on_to_the_next_gate() -> None:
+    levels = [turn.level for turn in series(4, 0.06, won=(1, 2))]
+    assert levels == pytest.approx([0.03, 0.03 + 0.01, 0.04 + 0.005, 0.003])
+
+
+def test_a_series_remembers_where_it_began() -> None:
+    turns = series(3, 0.05)
+    assert [turn.number for turn in turns] == [1, 2, 3]
+    assert {(turn.series, turn.rows) for turn in turns} == {(7, 100)}
+
+
+def test_only_gates_that_spent_something_count() -> None:
+    spent = {**first_turn(1, 50, 0.05).figures, "p": 0.4}
+    assert last_test([]) is None
+    assert last_test([{"challenger": 0.9}, spent, {"challenger": 0.8, "rows": 50}]) == spent
