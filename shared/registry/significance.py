@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, nan
+from zlib import crc32
 
 import numpy as np
 from scipy.stats import bootstrap, permutation_test
@@ -64,7 +65,7 @@ class Pair:
             alternative="greater",
             n_resamples=min(ceil(20 / level), MOST_SWAPS),
             batch=max(1, _CELLS // self._said[0].size),
-            rng=np.random.default_rng(0),
+            rng=self._rng(),
         )
         found = test.statistic + margin
         as_much = test.null_distribution >= found - 1e-12 * max(1.0, abs(found))
@@ -81,10 +82,14 @@ class Pair:
             method="percentile",
             n_resamples=DRAWS,
             batch=max(1, _CELLS // self._said[0].size),
-            rng=np.random.default_rng(0),
+            rng=self._rng(),
         ).bootstrap_distribution
         low, high = np.nanquantile(drawn, [(1 - share) / 2, (1 + share) / 2])
         return float(low), float(high)
+
+    def _rng(self) -> np.random.Generator:
+        """The same for the same predictions, so that a gate asked again answers the same; another one for others."""
+        return np.random.default_rng(crc32(np.ascontiguousarray(self.challenger).tobytes()))
 
     def _swapped_gain(self, signs: np.ndarray, axis: int = -1) -> np.ndarray:
         """signs: `(…, n_groups)`, -1 where a group's predictions are swapped. scipy wants to name the axis."""

@@ -211,6 +211,13 @@ def test_the_holdout_chart_says_who_is_better(challenger: float, champion: float
     assert drawn["title"]["text"].endswith(title)
 
 
+def test_the_holdout_chart_says_how_sure_the_gain_is() -> None:
+    tested = {"gain_low": -0.01, "gain_high": 0.05, "p": 0.034, "level": 0.025, "turn": 1.0}
+    drawn = spec(system.holdout({"challenger": 0.95, "champion": 0.93, **tested}, "accuracy"))
+    assert "between -0.01 and 0.05 in 95 % of draws" in str(drawn["title"]["subtitle"])
+    assert "p = 0.034, where gate 1 on this holdout asks for 0.025 at most" in str(drawn["title"]["subtitle"])
+
+
 def test_without_a_champion_there_is_nothing_to_compare() -> None:
     assert system.holdout({"challenger": 0.9}, "accuracy") is None
 

@@ -116,9 +116,19 @@ def holdout(
     return finished(
         alt.layer(base.mark_point(filled=True, size=150, opacity=1).encode(color=color), text).properties(height=90),
         f"On the holdout the challenger is {how}",
-        ["Both scored once, on the same rows, which no trial has seen."],
+        ["Both scored once, on the same rows, which no trial has seen.", *_evidence(figures)],
         scores=scores,
     )
+
+
+def _evidence(figures: Mapping[str, float]) -> Iterable[str]:
+    """How sure the gain is, where the gate has tested it."""
+    if "gain_low" in figures:
+        low, high = figure(figures["gain_low"]), figure(figures["gain_high"])
+        yield f"On rows drawn anew the gain is between {low} and {high} in 95 % of draws."
+    if "p" in figures:
+        p, level, turn = figures["p"], figures["level"], figures["turn"]
+        yield f"p = {p:.2g}, where gate {turn:.0f} on this holdout asks for {level:.2g} at most."
 
 
 def blend_table(pick: TrialSummary) -> list[list[str]]:
