@@ -69,7 +69,8 @@ def register(
         _close_abandoned_runs(client, experiment, use_case)
         run_id = client.create_run(experiment, tags=tags, run_name=lineage.get("run")).info.run_id
         logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
-        _log(client, run_id, logged.model_id, {**metrics, "size_mb": _size_mb(files)}, params)
+        size = {"size_mb": sum(map(len, files.values())) / 1e6}
+        _log(client, run_id, logged.model_id, {**metrics, **size}, params)
         folder = pyfunc.write(files, example, predictions, run_id, logged.model_id, Path(tmp))
         client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, "READY")
@@ -308,10 +309,6 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield from _flat(value, f"{path}.")
         else:
             yield path, str(value)[:6000]
-
-
-def _size_mb(files: Mapping[str, bytes]) -> float:
-    return sum(map(len, files.values())) / 1e6
 
 
 def _describe(lineage: Mapping[str, str]) -> str:

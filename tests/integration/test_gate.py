@@ -181,12 +181,10 @@ def test_rows_that_come_again_with_time_count_if_both_have_learned_from_them() -
 @pytest.mark.usefixtures("home")
 def test_each_gate_on_a_holdout_asks_for_more_until_the_holdout_has_grown() -> None:
     plan, grown = prepared(rows=400), prepared(rows=569)
-    champion, shallow, honest_one = (
-        trained(e, plan) for e in (by_heart(), DecisionTreeClassifier(max_depth=1), honest())
-    )
+    champion, guess, honest_one = (trained(e, plan) for e in (by_heart(), DummyClassifier(), honest()))
 
     first, same, second = (
-        gate(plan, shallow, champion),
+        gate(plan, guess, champion),
         gate(plan, champion, champion),
         gate(plan, honest_one, champion),
     )
@@ -195,7 +193,7 @@ def test_each_gate_on_a_holdout_asks_for_more_until_the_holdout_has_grown() -> N
     assert [d.figures["level"] for d in (first, second, renewed)] == pytest.approx([0.25, 0.5 / 6, 0.25])
     assert "level" not in same.figures
     assert [d.figures["series"] for d in (first, second, renewed)] == [
-        shallow.version, shallow.version, honest_one.version
+        guess.version, guess.version, honest_one.version
     ]  # fmt: skip
     assert {"slice.mean radius", "size_mb"} <= second.figures.keys()
 
@@ -204,7 +202,7 @@ def test_each_gate_on_a_holdout_asks_for_more_until_the_holdout_has_grown() -> N
 @pytest.mark.parametrize("known", [True, False], ids=["the first rows are on record", "they are forgotten"])
 def test_a_holdout_of_the_same_size_is_renewed_where_its_rows_are_new(known: bool) -> None:
     before, moved = prepared(), prepared(split_seed=1)
-    champion, other = trained(honest(), before), trained(DecisionTreeClassifier(max_depth=2), before)
+    champion, other = trained(honest(), before), trained(DecisionTreeClassifier(max_depth=2, random_state=0), before)
     if known:
         fingerprint = before.data.fingerprint
         on_record.finish(
@@ -212,7 +210,7 @@ def test_a_holdout_of_the_same_size_is_renewed_where_its_rows_are_new(known: boo
         )
 
     gate(before, other, champion)
-    later = gate(moved, trained(DecisionTreeClassifier(max_depth=3), moved), champion)
+    later = gate(moved, trained(DecisionTreeClassifier(max_depth=3, random_state=0), moved), champion)
 
     assert later.figures["turn"] == (1 if known else 2)
 
