@@ -88,6 +88,7 @@ def test_a_run_is_followed_and_cancelled_and_loses_nothing(iris: Path, tmp_path:
         tuning = await runner.run_async()
         lines = [line async for line in _until(tuning.log(), "tune/2")]
         while not (progress := tuning.progress) or progress.finished < 2:
+            assert tuning.status == "running"
             await asyncio.sleep(0.2)
         assert (tuning.status, tuning.best) == ("running", tuning.progress.best)
         with pytest.raises(FlowError, match="does \\(process"):

@@ -96,11 +96,6 @@ class Pod:
         file = self.folder / "imported"
         return {Path(line) for line in file.read_text().splitlines()} if file.exists() else set()
 
-    def kill(self) -> None:
-        """As `kill -9` of all its processes, or a node that dies."""
-        self.killed = True
-        self.end()
-
     def end(self) -> None:
         """End what a container leaves behind when its command exits."""
         with suppress(ProcessLookupError):
@@ -114,7 +109,6 @@ class Node:
 
     folder: Path
     secrets: Mapping[str, Mapping[str, str]]
-    pods: list[Pod] = field(default_factory=list)
     deaths: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -131,11 +125,17 @@ class Node:
             PodFailed: it can't start, has exited with an error, was killed, or took too long.
         """
         with self._slots:
-            self.pods.append(pod)
             self._start(pod, template["container"], values)
             self._wait(pod, template.get("activeDeadlineSeconds"))
         outputs = template.get("outputs", {}).get("parameters") or []
         return {o["name"]: (pod.folder / o["valueFrom"]["path"].lstrip("/")).read_text() for o in outputs}
+
+    def kill(self, pod: Pod) -> None:
+        """As `kill -9` of all its processes; one that hasn't started won't, and one that has ended is left alone."""
+        with self._lock:
+            pod.killed = True
+            if pod.exit_status is None:
+                pod.end()
 
     def _start(self, pod: Pod, container: Mapping[str, Any], values: Mapping[str, str]) -> None:
         volumes = [mount["mountPath"] for mount in container.get("volumeMounts") or []]

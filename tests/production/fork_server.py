@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -29,15 +30,12 @@ PACKAGES = (
 )  # fmt: skip
 MAX_FILES = 250  # that are open in a client, all with lower numbers
 CLIENT = """#!{python} -IS
-import json, os, socket, sys, time
+import json, os, socket, sys
 
 arguments = sys.argv[2:] if sys.argv[1] == "-u" else sys.argv[1:]
 if arguments[0].startswith("-") and arguments[0] not in ("-c", "-m"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 files = [int(file) for file in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{{file}}")]
-deadline = time.monotonic() + 120
-while not os.path.exists({address!r}) and time.monotonic() < deadline:
-    time.sleep(0.05)  # it is importing
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 socket.send_fds(server, [b"."], files)
@@ -56,26 +54,28 @@ def serving(folder: Path, site: Path) -> Iterator[Path]:
     client.chmod(0o755)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     clean["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    server = subprocess.Popen([sys.executable, __file__, str(address), str(site)], env=clean, stdin=subprocess.DEVNULL)
+    with socket.socket(socket.AF_UNIX) as listener:  # clients wait while it imports, and learn at once that it is gone
+        listener.bind(str(address))
+        listener.listen(128)
+        command = [sys.executable, __file__, str(listener.fileno()), str(site)]
+        server = subprocess.Popen(command, env=clean, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
     try:
         yield client.parent
     finally:
-        server.kill()
-        server.wait()
+        server.communicate()
 
 
-def serve(address: str) -> list[str]:
-    """Fork for each client, for ever; returns in the fork, with its arguments, as a new process."""
+def serve(listener: socket.socket) -> list[str]:
+    """Fork for each client until stdin ends, as with its parent; returns in the fork, with its arguments."""
     del sys.path[0]  # where this file is
     for name in PACKAGES:
         import_module(name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(f"{address}.new")
-    listener.listen(128)
-    Path(f"{address}.new").rename(address)
     while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            os._exit(0)
         client, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -105,6 +105,7 @@ def forked(client: socket.socket) -> list[str]:
     os.environ.update(environment)
     sys.executable, sys.orig_argv = python, [python, *arguments]
     sys.stdout.reconfigure(line_buffering=True)
+    import_module("numpy.random").seed()  # as in a process of its own
     return list(arguments)
 
 
@@ -138,7 +139,7 @@ def status_of(arguments: list[str], site: str) -> int:
 
 
 if __name__ == "__main__":
-    status = status_of(serve(sys.argv[1]), sys.argv[2])
+    status = status_of(serve(socket.socket(fileno=int(sys.argv[1]))), sys.argv[2])
     # An interpreter's end, less the second that it takes to clear all that was imported.
     threading._shutdown()
     atexit._run_exitfuncs()

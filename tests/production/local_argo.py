@@ -108,6 +108,11 @@ class LocalArgo:
         """Let the next pod of a step die by SIGKILL with all its processes, at a moment: see `argo_pods`."""
         self.node.deaths.setdefault((flow, step), []).append(moment)
 
+    def reset(self) -> None:
+        """Forget what a test has done to events, and the deaths that it has planned."""
+        self.events.reset()
+        self.node.deaths.clear()
+
     def runs(self, flow: str | None = None) -> list[ArgoRun]:
         """In the order in which they were started."""
         return [run for run in self.all if flow in (None, run.flow)]
@@ -179,4 +184,4 @@ class LocalArgo:
     def _stop(self, run: ArgoRun) -> None:
         run.walk.stopped = True
         for pod in run.pods:
-            pod.kill()
+            self.node.kill(pod)

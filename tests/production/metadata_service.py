@@ -95,7 +95,8 @@ class MetadataService:
     def _artifacts(self, path: str, attempt: int | None) -> tuple[int, Any]:
         """Those of an attempt, by default of the last one; of one task, or of all of a step or a run."""
         parent, _, name = path.partition("/artifacts")
-        found = [a for task, made in self.artifacts.items() if task.startswith(parent) for a in _of(made, attempt)]
+        below = [made for task, made in self.artifacts.items() if f"{task}/".startswith(f"{parent}/")]
+        found = [artifact for made in below for artifact in _of(made, attempt)]
         if not name:
             return 200, found
         one = [artifact for artifact in found if artifact["name"] == name.strip("/")]

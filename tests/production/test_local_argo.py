@@ -19,12 +19,13 @@ from shared.registry import client
 from shared.registry.lineage import git_commit
 from shared.storage.ledger import Ledger
 from tests.flows.conftest import ROOT, execute
+from tests.production import fork_server
 from tests.production.argo_events import Event, argument
 from tests.production.argo_placeholders import NotMetaflow, dependencies, holds, substitute
 from tests.production.local_argo import ArgoRun, LocalArgo
+from tests.production.metadata_service import MetadataService
 
 FLOWS = ("DataPrepFlow", "ClassicalHPOFlow", "DeepHPOFlow", "SystemTuneFlow")
-SMALL = {r"n_trials = \d+": "n_trials = 2", r"# rows = \d+": "rows = 300", r'workers = "auto"': "workers = 2"}
 
 
 def small(name: str, folder: Path) -> Path:
@@ -122,11 +123,35 @@ def outcomes(use_case: str) -> dict[str, Mapping[str, object]]:
     ],
 )
 def test_a_pods_python_is_one(argo: LocalArgo, tmp_path: Path, arguments: str, printed: str, status: int):
-    ran = subprocess.run(
-        ["bash", "-c", f"python {arguments}"], input="hello\n", text=True, capture_output=True, process_group=0,
-        env={"PATH": f"{argo.node.python}:/usr/bin:/bin", "POD_ROOT": str(tmp_path)}, check=False,
-    )  # fmt: skip
+    ran = python(argo.node.python, tmp_path, arguments)
     assert (ran.stdout, ran.returncode) == (printed, status), ran.stderr
+
+
+def python(programs: Path, root: Path, arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", f"python {arguments}"], input="hello\n", text=True, capture_output=True, process_group=0,
+        env={"PATH": f"{programs}:/usr/bin:/bin", "POD_ROOT": str(root)}, check=False,
+    )  # fmt: skip
+
+
+def test_pods_draw_random_numbers_of_their_own(argo: LocalArgo, tmp_path: Path):
+    draw = "-c 'import numpy, random; print(numpy.random.random(), random.random())'"
+    drawn = [number for _ in range(2) for number in python(argo.node.python, tmp_path, draw).stdout.split()]
+    assert len({*drawn}) == 4
+
+
+def test_a_pods_python_ends_when_what_it_is_forked_from_is_gone(tmp_path: Path):
+    with fork_server.serving(tmp_path, tmp_path / "site.py") as programs:
+        pass
+    assert python(programs, tmp_path, "-c 'print(1)'").returncode == 1
+
+
+def test_a_tasks_artifacts_are_not_those_of_one_whose_id_begins_alike():
+    service, step = MetadataService(), "/flows/F/runs/1/steps/start"
+    for task in ("4", "41"):
+        service.ask("POST", f"{step}/tasks/{task}/artifact", [{"name": "x", "attempt_id": 0, "sha": task}])
+    found = [service.ask("GET", f"{path}/artifacts", None)[1] for path in (f"{step}/tasks/4", step)]
+    assert [[artifact["sha"] for artifact in artifacts] for artifacts in found] == [["4"], ["4", "41"]]
 
 
 def test_what_argo_would_not_know_is_an_error():

@@ -46,6 +46,8 @@ def build(trial):
     logging.getLogger(__name__).warning("a trial runs")
     return DecisionTreeClassifier(max_depth=trial.suggest_int("max_depth", 2, 16), random_state=0)
 """
+# `{{retries}}` comes through since the local Argo substitutes once. That is its simplification: Argo itself may go over
+# a text again that it has filled in, and what it does to such a payload isn't shown here.
 ODD = {
     "quotes": """ "double" and 'single' \\ `$(backtick)` $HOME {{retries}} """,
     "unicode": "Grüße, 你好, 🌷, \u2028 and \u0001",
@@ -126,7 +128,7 @@ def deployed(argo: LocalArgo, tmp_path_factory: pytest.TempPathFactory) -> Flowe
 def flowers(deployed: Flowers) -> Iterator[Flowers]:
     """With rows that nobody has seen."""
     deployed.bring_rows(6)
-    deployed.argo.events.reset()
+    deployed.argo.reset()
     yield deployed
     deployed.argo.wait(ok=None)
 
