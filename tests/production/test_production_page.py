@@ -21,6 +21,7 @@ from tests.production.kubernetes_api import KubernetesAPI
 PAGE = (ROOT / "docs/production.md").read_text()
 FLOWS = {"digits": ("data_prep", "classical_hpo"), "diabetes": ("data_prep",)}
 HEADERS = "METAFLOW_SERVICE_HEADERS"
+DIGITS = "evertunedigits.prod.dataprepflow"
 
 
 def block(word: str) -> str:
@@ -61,7 +62,7 @@ def started(kubernetes: KubernetesAPI) -> list[str]:
 def test_by_hand_and_by_an_event_the_flows_of_the_page_start(deployed: KubernetesAPI):
     bash(block("argo-workflows trigger"))
     assert started(deployed) == [
-        "evertunedigits.prod.dataprepflow",
+        DIGITS,
         "evertunediabetes.prod.dataprepflow",
         "evertunedigits.prod.classicalhpoflow",
     ]
@@ -70,10 +71,14 @@ def test_by_hand_and_by_an_event_the_flows_of_the_page_start(deployed: Kubernete
     events = ArgoEvents(lambda: deployed.all("sensors"), created.append)
     with events.serving() as url:
         bash(block("curl --fail"), METAFLOW_ARGO_EVENTS_WEBHOOK_URL=url)
-    (event,) = events.published
-    assert event.name == event.body["name"] == "mfns.evertune_digits.prod.new_data"
-    (workflow,) = created
-    assert workflow["spec"]["workflowTemplateRef"]["name"] == "evertunedigits.prod.dataprepflow"
+        bash(block("evertune tune"), METAFLOW_ARGO_EVENTS_WEBHOOK_URL=url)
+    (said, asked) = events.published
+    assert said.name == said.body["name"] == asked.name == "mfns.evertune_digits.prod.new_data"
+    assert json.loads(asked.body["payload"]["request"]) == {"deep": {"n_trials": 5}, "system": {"workers": 4}}
+    assert [workflow["spec"]["workflowTemplateRef"]["name"] for workflow in created] == [DIGITS] * 2
+    assert started(deployed)[3:] == ["evertunedigits.prod.classicalhpoflow"]
+    (request,) = deployed.all("workflows")[-1]["spec"]["arguments"]["parameters"]
+    assert json.loads(json.loads(request["value"])) == {"classical": {"n_trials": 60}}
 
     assert PASSWORD not in json.dumps([*deployed.objects.values()])
 
