@@ -60,15 +60,15 @@ class Flowers:
     """A use case that is deployed, and what happens to it."""
 
     def __init__(self, argo: LocalArgo, folder: Path) -> None:
-        self.argo, self._file, self._config = argo, folder / "flowers.csv", folder / "flowers.toml"
+        self.argo, self._file, self.config = argo, folder / "flowers.csv", folder / "flowers.toml"
         self._file.write_text("width,length,species\n")
-        self._config.write_text(CONFIG.format(folder=folder))
+        self.config.write_text(CONFIG.format(folder=folder))
         (folder / "tree.py").write_text(TREE)
         self._n_rows = 0
         self.bring_rows(90)
-        self.use_case = load_use_case(self._config)
+        self.use_case = load_use_case(self.config)
         self.prefix = f"metaflow.{self.use_case.project}.prod"
-        evertune("deploy", "--use-case", str(self._config), "--production")
+        evertune("deploy", "--use-case", str(self.config), "--production")
         argo.forget("sensors", "deephpoflow")  # it has nothing to do, and so need not run each time
 
     def bring_rows(self, n_rows: int) -> None:
@@ -180,6 +180,23 @@ def test_a_lost_event_is_made_good_at_night_and_a_late_one_finds_newer_data(flow
     assert begun(argo) == {"ClassicalHPOFlow": 1}
     assert flowers.states() == {"classical": "done"}
     flowers.check()
+
+
+def test_what_a_lost_event_has_left_is_caught_up_with_where_it_is_deployed(flowers: Flowers):
+    argo, events = flowers.argo, flowers.argo.events
+    flowers.record()
+    events.deliveries = lambda _: []
+    flowers.finish("DataPrepFlow")
+    assert begun(argo) == {}
+
+    events.deliveries = lambda event: [event]
+    told = evertune("catch-up", str(flowers.config), "--trigger", "--production")
+
+    assert begun(argo) == {"ClassicalHPOFlow": 1, "DeepHPOFlow": 1, "SystemTuneFlow": 1}, "the last waits for both"
+    assert f"flowers: ClassicalHPOFlow/{argo.runs('ClassicalHPOFlow')[-1].run_id} has been started" in told
+    assert flowers.states() == {"classical": "done", "system": "done"}
+    flowers.check()
+    assert "nothing is due" in evertune("catch-up", str(flowers.config), "--trigger", "--production")
 
 
 STEPS = {
