@@ -37,8 +37,11 @@ def bash(commands: str, **environment: str) -> None:
 
 
 @pytest.fixture
-def deployed(kubernetes: KubernetesAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesAPI:
+def deployed(
+    kubernetes: KubernetesAPI, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> KubernetesAPI:
     """Flows of two use cases in production, by somebody who has a key for Metaflow's service and obeys the page."""
+    del database  # the pods' one, which the environment names
     monkeypatch.setenv("METAFLOW_SERVICE_AUTH_KEY", PASSWORD)
     (skip,) = re.findall(r"METAFLOW_ARGO_WORKFLOWS_ENV_VARS_TO_SKIP=(\w+)\n", PAGE)
     monkeypatch.setenv("METAFLOW_ARGO_WORKFLOWS_ENV_VARS_TO_SKIP", skip)

@@ -19,8 +19,9 @@ OBJECTS = "/apis/argoproj.io/v1alpha1/namespaces/default"
 
 
 @pytest.fixture
-def cluster(kubernetes: KubernetesAPI, monkeypatch: pytest.MonkeyPatch) -> KubernetesAPI:
-    """The cluster in memory, for this process."""
+def cluster(kubernetes: KubernetesAPI, database: str, monkeypatch: pytest.MonkeyPatch) -> KubernetesAPI:
+    """The cluster in memory, for this process, with a database of its pods."""
+    del database  # its variable is in the environment
     monkeypatch.setattr(KUBECONFIG, os.environ["KUBECONFIG"])
     return kubernetes
 
