@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import chain, engine, overhead, pruning, quality, retune, samplers, serving, storage
+from benchmarks import chain, engine, overhead, production, pruning, quality, retune, samplers, serving, storage
 from benchmarks.report import keep, show
 
 # What each part measures, by the number of runs and of seeds.
@@ -19,6 +19,7 @@ PARTS = {
     "samplers": lambda _, seeds: samplers.measure(seeds),
     "retune": lambda *_: retune.measure(),
     "serving": lambda *_: serving.measure(),
+    "production": lambda repeat, _: production.measure(repeat),
 }
 Part = StrEnum("Part", list(PARTS))
 

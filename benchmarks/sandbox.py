@@ -5,9 +5,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -16,9 +16,10 @@ EVERTUNE = (sys.executable, "-m", "shared.cli")
 
 @dataclass(frozen=True)
 class Sandbox:
-    """Runs commands from the project's root, with an `EVERTUNE_HOME` of its own."""
+    """Runs commands from the project's root, with an `EVERTUNE_HOME` of its own. settings: more of the environment."""
 
     home: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def env(self) -> dict[str, str]:
@@ -27,16 +28,21 @@ class Sandbox:
         return inherited | {
             "EVERTUNE_HOME": str(self.home),
             "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(self.home / "metaflow"),
+            **self.settings,
         }
 
     def run(self, *command: str) -> float:
         """Wall seconds of a command that must succeed."""
         begin = time.perf_counter()
+        self.output(*command)
+        return time.perf_counter() - begin
+
+    def output(self, *command: str) -> str:
+        """What a command prints that must succeed."""
         done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False)
-        elapsed = time.perf_counter() - begin
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-        return elapsed
+        return done.stdout
 
     def evertune(self, *arguments: str) -> float:
         return self.run(*EVERTUNE, *arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -38,8 +39,8 @@ SETTINGS = {
 Command = Callable[..., CompletedProcess[str]]
 
 
-@pytest.fixture(scope="session")
-def object_store() -> Iterator[str]:
+@contextmanager
+def s3() -> Iterator[str]:
     """URL of an S3 with the bucket `evertune`."""
     import boto3
     from moto.server import ThreadedMotoServer
@@ -51,8 +52,17 @@ def object_store() -> Iterator[str]:
     url = f"http://{host}:{port}"
     keys = {"aws_access_key_id": "tester", "aws_secret_access_key": "tester", "region_name": "us-east-1"}
     boto3.client("s3", endpoint_url=url, **keys).create_bucket(Bucket="evertune")
-    yield url
-    server.stop()
+    try:
+        yield url
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """URL of an S3 with the bucket `evertune`."""
+    with s3() as url:
+        yield url
 
 
 @pytest.fixture
