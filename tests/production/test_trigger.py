@@ -9,11 +9,11 @@ import pytest
 
 from shared import HPORunner
 from shared.errors import ConfigError, FlowError, ServiceError
+from shared.events.argo import trigger
 from tests.production.argo_events import ArgoEvents
 from tests.production.kubernetes_api import KubernetesAPI
 
 # Where the environment leads is read once in a process.
-WEBHOOK = "metaflow.metaflow_config.ARGO_EVENTS_WEBHOOK_URL"
 KUBECONFIG = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
 OBJECTS = "/apis/argoproj.io/v1alpha1/namespaces/default"
 
@@ -45,7 +45,7 @@ def test_new_data_is_published_with_what_is_asked_of_the_flows_after_it(monkeypa
     asked = {"classical": {"n_trials": 3}, "system": {"workers": 2}}
     events = ArgoEvents(list, lambda _: None)
     with events.serving() as url:
-        monkeypatch.setattr(WEBHOOK, url)
+        monkeypatch.setattr(trigger, "webhook", lambda: url)
         triggered = runner("data_prep", request=asked).trigger()
 
     (event,) = events.published
@@ -60,7 +60,7 @@ def test_new_data_is_published_with_what_is_asked_of_the_flows_after_it(monkeypa
     [(None, "METAFLOW_ARGO_EVENTS_WEBHOOK_URL isn't set"), ("http://127.0.0.1:1/", "the webhook of Argo Events must")],
 )
 def test_an_event_that_would_reach_nobody_is_an_error(monkeypatch: pytest.MonkeyPatch, url: str | None, message: str):
-    monkeypatch.setattr(WEBHOOK, url)
+    monkeypatch.setattr(trigger, "webhook", lambda: url)
     with pytest.raises(ServiceError, match=message):
         runner("data_prep").trigger()
 

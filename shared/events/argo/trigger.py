@@ -71,17 +71,24 @@ def publish(target: Target, payload: Mapping[str, Any]) -> Triggered:
         ServiceError: the webhook of Argo Events isn't known, or doesn't answer.
     """
     from metaflow.integrations import ArgoEvent
-    from metaflow.metaflow_config import ARGO_EVENTS_WEBHOOK_URL
     from metaflow.plugins.argo.argo_events import ArgoEventException
 
-    if not ARGO_EVENTS_WEBHOOK_URL:
+    url = webhook()
+    if not url:
         raise ServiceError(
             "an event goes to the webhook of Argo Events, but METAFLOW_ARGO_EVENTS_WEBHOOK_URL isn't set; set it, or "
             "use `kubectl port-forward` to bring the webhook's service here"
         )
     name = ".".join(("mfns", *target.scope, NEW_DATA))
     try:
-        event = ArgoEvent(name, url=ARGO_EVENTS_WEBHOOK_URL).publish(dict(payload), ignore_errors=False)
+        event = ArgoEvent(name, url=url).publish(dict(payload), ignore_errors=False)
     except ArgoEventException as err:
         raise ServiceError(f"the webhook of Argo Events must answer, but: {err}; see whether it is reachable") from err
     return Triggered(str(event), None)
+
+
+def webhook() -> str | None:
+    """URL of the webhook of Argo Events, as Metaflow is configured."""
+    from metaflow.metaflow_config import ARGO_EVENTS_WEBHOOK_URL
+
+    return str(ARGO_EVENTS_WEBHOOK_URL) if ARGO_EVENTS_WEBHOOK_URL else None
