@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,12 +70,13 @@ def read_result(use_case: str, variant: str, run: str | None, namespace: str | N
         raise FlowError(f"no {variant} study of {use_case!r} was ever asked for; start one with run()")
     entry = own or entries[0]
     outcome = entry.outcome if entry.state == "done" else {}
+    trials, best = look(entry.study)
     return Result(
         pathspec=run or entry.run,
         study=entry.study,
         state=entry.state,
-        best=TrialSummary.model_validate(outcome["top"][0]) if outcome else best_so_far(entry.study),
-        trials=trials_of(entry.study),
+        best=TrialSummary.model_validate(outcome["top"][0]) if outcome else best,
+        trials=trials,
         model=f"models:/{outcome['model']}/{outcome['version']}" if outcome.get("version") else None,
         tuned_by=entry.run,
         namespace=namespace,
@@ -121,37 +121,30 @@ def forget(entry: LedgerEntry) -> None:
             promotion.retire(version)
 
 
-def trials_of(name: str) -> pd.DataFrame:
-    """One row per trial, as `optuna.Study.trials_dataframe` gives them; without rows where the study has none yet."""
-    import pandas as pd
+def look(name: str) -> tuple[pd.DataFrame, TrialSummary | None]:
+    """A study's trials, as `optuna.Study.trials_dataframe` gives them, and the best one so far.
 
-    with _study(name) as study:
-        return study.trials_dataframe() if study else pd.DataFrame()
-
-
-def best_so_far(name: str) -> TrialSummary | None:
-    """The best complete trial; None where there is none yet, and of several directions, where the flow picks one."""
-    from shared.tuning.select import summary
-
-    with _study(name) as study:
-        if study is None or len(study.directions) > 1:
-            return None
-        try:
-            return summary(study.best_trial)
-        except ValueError:  # none is complete
-            return None
-
-
-@contextmanager
-def _study(name: str) -> Iterator[optuna.Study | None]:
-    """The study as Optuna has it; None before its first trial."""
+    No rows before its first trial. No best one before the first is complete, nor of several directions: there the flow
+    picks one in the end.
+    """
     import optuna
+    import pandas as pd
 
     from shared.storage import PostgresStorage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with closing(PostgresStorage()) as storage:
         try:
-            yield optuna.load_study(study_name=name, storage=storage)
+            study = optuna.load_study(study_name=name, storage=storage)
         except KeyError:
-            yield None
+            return pd.DataFrame(), None
+        return study.trials_dataframe(), None if len(study.directions) > 1 else _best(study)
+
+
+def _best(study: optuna.Study) -> TrialSummary | None:
+    from shared.tuning.select import summary
+
+    try:
+        return summary(study.best_trial)
+    except ValueError:  # none is complete
+        return None
