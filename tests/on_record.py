@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from shared.config import UseCase
+from shared.data.prepare import prepare
 from shared.domain import DatasetRef, Table, Variant
 from shared.storage import claims
 from shared.storage.ledger import Ledger, LedgerEntry
@@ -24,6 +26,11 @@ def arrive(use_case: str, fingerprint: str, run: str = "DataPrepFlow/1") -> None
         created_at=datetime(2030, 1, 1, tzinfo=UTC),
     )
     Ledger().record_dataset(ref, run=run)
+
+
+def prepare_rows(use_case: UseCase) -> None:
+    """The rows of its source are the first dataset version, as DataPrepFlow would have it."""
+    Ledger().record_dataset(prepare(use_case, None, datetime.now(UTC)).ref, run="DataPrepFlow/1")
 
 
 def finish(

@@ -13,6 +13,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXTRA_PATH: tuple[str, ...] = ()
+IRIS = """
+name = "iris"
+title = "Iris"
+[data]
+source = "sklearn:iris"
+target = "target"
+[tuning]
+metric = "accuracy"
+"""  # the beginning of a config; folds and variants follow
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

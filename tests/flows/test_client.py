@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,26 +10,20 @@ from sklearn.tree import DecisionTreeClassifier
 
 from shared import HPORunner
 from shared.config import load_use_case
-from shared.data.prepare import prepare
 from shared.errors import ConfigError, FlowError
-from shared.storage.ledger import Ledger
-from tests.flows.conftest import Command
+from tests.flows.conftest import IRIS, Command
+from tests.on_record import prepare_rows
 
-CONFIG = """
-name = "iris"
-title = "Iris"
-[data]
-source = "sklearn:iris"
-target = "target"
-[tuning]
-metric = "accuracy"
-folds = 2
+CONFIG = (
+    IRIS
+    + """folds = 2
 [classical]
 objective = "objectives/breast_cancer.py"
 n_trials = 40
 workers = 1
 sampler = "RandomSampler"
 """
+)
 DEPTHS = (1, 30)
 SLOW = """
 import time
@@ -54,7 +47,7 @@ def iris(home: Path, tmp_path: Path) -> Path:
     del home
     config = tmp_path / "iris.toml"
     config.write_text(CONFIG)
-    Ledger().record_dataset(prepare(load_use_case(config), None, datetime.now(UTC)).ref, run="DataPrepFlow/1")
+    prepare_rows(load_use_case(config))
     return config
 
 

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from shared.config import load_use_case
-from shared.data.prepare import prepare
 from shared.storage.ledger import Ledger
-from tests.flows.conftest import ROOT, Command
+from tests.flows.conftest import IRIS, ROOT, Command
+from tests.on_record import prepare_rows
 
-CONFIG = """
-name = "iris"
-title = "Iris"
-[data]
-source = "sklearn:iris"
-target = "target"
-[tuning]
-metric = "accuracy"
-folds = 3
+CONFIG = (
+    IRIS
+    + """folds = 3
 [classical]
 objective = "{objective}"
 n_trials = {n_trials}
 workers = 2
 max_failures = 3
 """
+)
 
 
 @pytest.fixture
@@ -35,7 +29,7 @@ def iris(tmp_path: Path, home: Path) -> Path:
     """The iris use case, its data prepared; its objective is a file of the test's folder."""
     del home
     path = configure(tmp_path, "def build(trial): ...", 4)
-    Ledger().record_dataset(prepare(load_use_case(path), None, datetime.now(UTC)).ref, run="DataPrepFlow/1")
+    prepare_rows(load_use_case(path))
     return path
 
 

@@ -7,13 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from deployments.model_server.live import LiveModel
-from shared.model import Member, Signature, System, save
+from shared.model import save
 from shared.registry import client
 from shared.settings import settings
 from shared.storage import services
@@ -21,17 +17,6 @@ from shared.storage import services
 pytestmark = pytest.mark.usefixtures("home")
 
 NAME = "iris"
-
-
-@pytest.fixture(scope="module")
-def rows() -> pd.DataFrame:
-    return load_iris(as_frame=True).data
-
-
-@pytest.fixture(scope="module")
-def system(rows) -> System:
-    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, load_iris().target)
-    return System(Signature(tuple(rows.columns), (4,), ("setosa", "versicolor", "virginica")), [Member("one", model)])
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from sklearn.compose import ColumnTransformer
-from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder
 from xgboost import XGBRegressor
 
 from shared.domain import ModelVersion
@@ -34,17 +33,6 @@ LINEAGE = {
     "study": "iris/classical/0123/89ab",
     "trial": "4",
 }
-
-
-@pytest.fixture(scope="module")
-def rows() -> pd.DataFrame:
-    return load_iris(as_frame=True).data
-
-
-@pytest.fixture(scope="module")
-def system(rows) -> System:
-    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, load_iris().target)
-    return System(Signature(tuple(rows.columns), (4,), ("setosa", "versicolor", "virginica")), [Member("one", model)])
 
 
 @pytest.fixture(scope="module")

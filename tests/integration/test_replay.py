@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +13,6 @@ from typer.testing import CliRunner
 
 from shared.cli.app import app
 from shared.config import UseCase
-from shared.data.prepare import prepare
 from shared.domain import TuningResult, Variant
 from shared.errors import DataError, FlowError, StudyFailed
 from shared.flow import hpo, system
@@ -22,6 +20,7 @@ from shared.flow.plan import Plan
 from shared.flow.replay import plan_of, replay
 from shared.storage.ledger import Ledger
 from shared.storage.studies import delete_study
+from tests.on_record import prepare_rows
 
 FOREST = """
 from sklearn.ensemble import RandomForestClassifier
@@ -88,7 +87,7 @@ def tuned(
     (folder / f"{variant}.py").write_text(source)
     always = {"objective": f"{variant}.py", "n_trials": n_trials, "workers": 1, "max_failures": 2}
     config = use_case(**others | {variant: always | table})
-    Ledger().record_dataset(prepare(config, None, datetime.now(UTC)).ref, run="DataPrepFlow/1")
+    prepare_rows(config)
     plan = hpo.plan(config, variant, folder, run="HPOFlow/1")
     stats = [hpo.tune(plan, 0, 1, "HPOFlow/1/tune/1")]
     try:

@@ -11,23 +11,9 @@ from nbclient import NotebookClient
 
 from shared.storage.ledger import Ledger
 from tests.flows.conftest import ROOT, execute
+from tests.flows.test_client import CONFIG
 from tests.production.local_argo import LocalArgo
 
-CONFIG = """
-name = "iris"
-title = "Iris"
-[data]
-source = "sklearn:iris"
-target = "target"
-[tuning]
-metric = "accuracy"
-folds = 2
-[classical]
-objective = "objectives/breast_cancer.py"
-n_trials = 40
-workers = 1
-sampler = "RandomSampler"
-"""
 PREPARE = """
 import asyncio, json, time
 

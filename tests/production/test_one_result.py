@@ -10,7 +10,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from shared.config import UseCase, load_use_case
-from shared.data.prepare import prepare
 from shared.domain import ModelVersion, PromotionDecision, TrialSummary, TuningResult, Variant
 from shared.errors import FlowError, ResultTaken
 from shared.flow import hpo, system
@@ -29,7 +27,8 @@ from shared.storage import claims
 from shared.storage.database import connect
 from shared.storage.ledger import Ledger
 from tests import on_record
-from tests.flows.conftest import ROOT
+from tests.flows.conftest import IRIS, ROOT
+from tests.on_record import prepare_rows
 
 OBJECTIVE = """
 def objective(trial): return trial.suggest_float("x", 0, 1)
@@ -341,21 +340,16 @@ def test_in_any_history_each_study_has_one_result(folder: Path, history: list[tu
         event(what)
 
 
-CONFIG = """
-name = "iris"
-title = "Iris"
-[data]
-source = "sklearn:iris"
-target = "target"
-[tuning]
-metric = "accuracy"
-folds = 3
+CONFIG = (
+    IRIS
+    + """folds = 3
 [classical]
 objective = "{objective}"
 n_trials = 3
 workers = 1
 sampler = "RandomSampler"
 """
+)
 TREE = """
 from sklearn.tree import DecisionTreeClassifier
 
@@ -387,7 +381,7 @@ def iris(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = tmp_path / "iris.toml"
     config.write_text(CONFIG.format(objective=tmp_path / "tree.py"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    Ledger().record_dataset(prepare(load_use_case(config), None, datetime.now(UTC)).ref, run="DataPrepFlow/1")
+    prepare_rows(load_use_case(config))
     return config
 
 
