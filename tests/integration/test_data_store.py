@@ -206,6 +206,7 @@ def test_blobs_are_kept_beside_the_version():
 def test_images_without_the_internet_say_what_to_do(monkeypatch: pytest.MonkeyPatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: nothing answers
+    monkeypatch.setattr("urllib.request._opener", None)  # urllib keeps its first proxies for the whole process
     with pytest.raises(
         DataError, match=r"(?s)torchvision:FashionMNIST is downloaded at its first use, but that failed"
     ) as err:
