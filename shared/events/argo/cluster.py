@@ -14,6 +14,7 @@ from typing import Any
 
 from shared.config import UseCase
 from shared.errors import ConfigError, FlowError, ServiceError
+from shared.events.argo import tokens
 from shared.events.argo.template import Deployed, Template, cron_line, sensor_events
 from shared.events.configs import import_path
 from shared.events.graph import Flow
@@ -86,17 +87,18 @@ class Cluster:
 
     def _each(self, flows: Sequence[Flow], **options: Any) -> list[Any]:
         """What the Deployer's `create` returns for each flow, side by side: each waits for a process of its own."""
-        with signals_kept():
-            deployers = [self._deployer(flow) for flow in flows]
-        with ThreadPoolExecutor() as threads:
-            return [*threads.map(partial(_create, options), flows, deployers)]
+        with tokens.homes(len(flows)) as homes:
+            with signals_kept():
+                deployers = [*map(self._deployer, flows, homes)]
+            with ThreadPoolExecutor() as threads:
+                return [*threads.map(partial(_create, options), flows, deployers)]
 
-    def _deployer(self, flow: Flow) -> Any:
+    def _deployer(self, flow: Flow, token_home: Mapping[str, str]) -> Any:
         files = [(name, str(path)) for name, path in self._configs.items() if name in flow.configs]
         return Deployer(
             str(flow.path),
             show_output=False,
-            env=import_path(self._root),
+            env={**import_path(self._root), **token_home},
             cwd=str(self._root),
             pylint=False,
             config=files,
