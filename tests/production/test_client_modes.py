@@ -1,4 +1,4 @@
-"""The client's three modes beside a cluster: from a script and from a notebook, by pods of the local Argo."""
+"""The client beside a cluster: from a script and from a notebook, on this machine and by pods of the local Argo."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from shared.config import load_use_case
 from shared.storage.ledger import Ledger
 from tests.flows.conftest import ROOT, execute
 from tests.flows.test_client import CONFIG
+from tests.on_record import prepare_rows
 from tests.production.local_argo import LocalArgo
 
-PREPARE = """
+BEGIN = """
 import asyncio, json, time
 
 from sklearn.tree import DecisionTreeClassifier
@@ -29,56 +31,56 @@ def build(trial):
 def runner(n_trials):
     return HPORunner({config!r}, objective=build, n_trials=n_trials, branch="x")
 
-told = {{"prepared": HPORunner({config!r}, "data_prep").run().run.successful}}
+told = {{}}
 """
 BLOCKING = """
 result = runner({first}).run()
-told["blocking"] = [result.state, len(result.trials), result.run.successful]
+told["here"] = [result.state, len(result.trials), result.run.successful]
 """
 FOLLOW = """
 async def follow():
-    tuning = await runner({first} + 1).run_async()
+    tuning = await runner({first}).run_async()
     lines = [line async for line in tuning.log()]
-    result = await tuning.result()
-    return [result.state, len(result.trials), any("Task finished successfully" in line for line in lines)]
+    assert any("Task finished successfully" in line for line in lines)
+    return await tuning.result()
+
+result = await follow()
+told["here"] = [result.state, len(result.trials), result.run.successful]
 """
 TRIGGER = """
-remote = runner({first} + 2)
-began = time.monotonic()
+remote = runner({first} + 1)
 triggered = remote.trigger(deploy={deploy})
-print("trigger returned after", time.monotonic() - began, "s")
 while triggered.status == "running":
     time.sleep(0.2)
 result = remote.result()
 told["triggered"] = [result.state, len(result.trials), result.run.successful]
 told["run"] = triggered.run
 """
+END = "print(json.dumps(told))"
 
 
 def test_a_script_and_a_notebook_tune_here_and_by_what_is_deployed(argo: LocalArgo, tmp_path: Path):
     config = tmp_path / "iris.toml"
     config.write_text(CONFIG)
+    prepare_rows(load_use_case(config))
 
     script = tmp_path / "tune.py"
-    text = PREPARE + BLOCKING + FOLLOW + 'told["async"] = asyncio.run(follow())' + TRIGGER + "print(json.dumps(told))"
-    script.write_text(text.format(config=str(config), first=1, deploy=True))
+    script.write_text((BEGIN + BLOCKING + TRIGGER + END).format(config=str(config), first=1, deploy=True))
     told = json.loads(run_script(script))
     check(told, first=1)
 
-    cells = [PREPARE, BLOCKING, FOLLOW, 'told["async"] = await follow()', TRIGGER, "print(json.dumps(told))"]
-    told = json.loads(run_notebook([cell.format(config=str(config), first=4, deploy=False) for cell in cells]))
-    check(told, first=4)
+    cells = [cell.format(config=str(config), first=3, deploy=False) for cell in (BEGIN, FOLLOW, TRIGGER, END)]
+    told = json.loads(run_notebook(cells))
+    check(told, first=3)
 
     assert [run.flow for run in argo.wait()] == ["ClassicalHPOFlow", "ClassicalHPOFlow"]
     (entry,) = Ledger().entries("iris")
-    assert (entry.state, entry.run, sum(entry.outcome["counts"].values())) == ("done", told["run"], 6)
+    assert (entry.state, entry.run, sum(entry.outcome["counts"].values())) == ("done", told["run"], 4)
     assert "study iris/classical" in argo.runs()[-1].log
 
 
 def check(told: dict[str, object], first: int) -> None:
-    modes = [told["blocking"], told["async"], told["triggered"]]
-    assert told["prepared"] is True
-    assert modes == [["done", first + i, True] for i in range(3)]
+    assert [told["here"], told["triggered"]] == [["done", first, True], ["done", first + 1, True]]
     assert str(told["run"]).startswith("ClassicalHPOFlow/argo-")
 
 

@@ -35,6 +35,7 @@ def small(name: str, folder: Path) -> Path:
         r"n_trials = \d+": "n_trials = 2",
         r"# rows = \d+": "rows = 300",
         r'"auto" +# the c': "2 # c",
+        r"latency_budget_ms = \S+": "latency_budget_ms = 1000",  # the machine may be busy
     }.items():
         shipped = re.sub(old, new, shipped)
     config = folder / f"{name}.toml"
