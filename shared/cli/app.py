@@ -7,7 +7,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from shared.cli import cards, catch_up, config, dashboard, deploy, prune, replay, run, serve, services, status, tune
+from shared.cli import (
+    cards,
+    catch_up,
+    config,
+    dashboard,
+    deploy,
+    models,
+    prune,
+    replay,
+    run,
+    serve,
+    services,
+    status,
+    tune,
+)
 from shared.errors import EvertuneError
 
 INTERRUPTED = 130  # what shells say of a command that Ctrl-C has ended
@@ -47,4 +61,5 @@ app.command("deploy")(deploy.deploy)
 app.command("undeploy")(deploy.undeploy)
 app.command("prune")(prune.prune)
 app.add_typer(config.app, name="config")
+app.add_typer(models.app, name="models")
 app.add_typer(services.app, name="services")

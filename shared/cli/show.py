@@ -86,7 +86,7 @@ def champion_line(summary: Summary, use_case: str) -> str:
         return f"{version}, by its alias in the registry: the gate hasn't logged that"
     score = champion.figures.get("challenger")
     on_holdout = f", {summary.metric} {_number(score)} on the holdout" if score is not None else ""
-    return f"{version}{on_holdout}, since {_local(champion.decided_at)}"
+    return f"{version}{on_holdout}, since {local_time(champion.decided_at)}"
 
 
 def show_end(console: Console, chain: Chain) -> None:
@@ -104,7 +104,7 @@ def show_chain(console: Console, chain: Chain) -> None:
     """The flows of a chain, with their runs."""
     state = "died" if chain.died else chain.state
     console.print(
-        f"[bold]chain[/bold] {chain.id} of {chain.use_case}: {state}, begun {_local(chain.started_at)}",
+        f"[bold]chain[/bold] {chain.id} of {chain.use_case}: {state}, begun {local_time(chain.started_at)}",
         highlight=False,
     )
     grid = _grid()
@@ -129,7 +129,7 @@ def show_studies(console: Console, entries: Sequence[LedgerEntry], progress: dic
         found = progress.get(entry.study)
         model = f"{entry.outcome['model']} {entry.outcome['version']}" if entry.outcome.get("model") else ""
         trials = f"{found.finished}/{found.budget}" if found else ""
-        since = _local(entry.finished_at if entry.state == "done" and entry.finished_at else entry.asked_at)
+        since = local_time(entry.finished_at if entry.state == "done" and entry.finished_at else entry.asked_at)
         table.add_row(entry.study, entry.state, since, entry.run or "", trials, _best(entry, found), model)
     console.print(table)
     for entry in entries:
@@ -170,7 +170,7 @@ def _first_line(text: str) -> str:
     return escape(text.partition("\n")[0])
 
 
-def _local(time: datetime) -> str:
+def local_time(time: datetime) -> str:
     """A time on the clock of this machine's time zone."""
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
