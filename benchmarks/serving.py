@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier
 from shared.model import Member, Signature, System, save
-from shared.registry import client
+from shared.registry import aliases, client
 from shared.training.latency import median_ms
 from shared.training.threads import limit
 
@@ -44,7 +44,7 @@ for name, system in {
 }.items():
     facts = {"use_case": name, "metrics": {}, "params": {}, "lineage": {}}
     client.register(name, save(system), example=X[:2], predictions=system.predict(X[:2]), **facts)
-    client.set_alias(name, "champion", 1)
+    aliases.point(name, "champion", 1)
     took[name] = median_ms(system.predict, [X[:1]] * 300)
 print(json.dumps({"took": took, "columns": list(X.columns), "row": X[:1].to_numpy().tolist()}))
 """

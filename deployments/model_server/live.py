@@ -13,7 +13,7 @@ from deployments.model_server.rows import Columns, parse_json
 from shared import model
 from shared.domain import ModelVersion
 from shared.errors import EvertuneError, UnloadableModelError
-from shared.registry import client, pyfunc
+from shared.registry import aliases, client, pyfunc
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class LiveModel:
     def __init__(
         self,
         name: str,
-        find: Callable[[str], int | None] = client.live_version,
+        find: Callable[[str], int | None] = aliases.champion,
         load: Callable[[str, int], Served] = lambda name, number: load(client.version(name, number)),
     ) -> None:
         self.name = name

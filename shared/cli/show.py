@@ -22,13 +22,21 @@ if TYPE_CHECKING:
     from shared.storage.progress import Progress
 
 
+HOW = {
+    "gate": "",
+    "hand": ", promoted by {}",
+    "rollback": ", rolled back to by {}",
+    "found": ", moved there by {}",
+}
+
+
 def show_summary(console: Console, chain: Chain) -> None:
     """What a finished chain has led to, and what to type next."""
-    from shared.registry.client import live_version
+    from shared.registry import aliases
     from shared.storage.ledger import Ledger
 
     ledger, name = Ledger(), chain.use_case
-    summary = summarize(ledger.entries(name), ledger.promotions(name), live_version(name))
+    summary = summarize(ledger.entries(name), ledger.promotions(name), aliases.champion(name))
     elapsed = duration(((chain.finished_at or chain.started_at) - chain.started_at).total_seconds())
     unchanged = "" if summary.finished_by(chain) else ": nothing was due, data and config are unchanged"
     console.print(f"[green]done[/green] in {elapsed}{unchanged}", highlight=False)
@@ -74,19 +82,20 @@ def trial_line(trial: TrialSummary) -> str:
 
 def decision_line(decision: Promotion) -> str:
     verdict = "promoted" if decision.promoted else "not promoted"
+    if decision.outcome == "overtaken":
+        verdict = "not promoted, since somebody has moved the alias meanwhile"
     return f"version {decision.version} {verdict}: {decision.reason}"
 
 
 def champion_line(summary: Summary, use_case: str) -> str:
-    """`digits version 3, neg_log_loss -0.0398 on the holdout, since 2026-11-24 06:30`."""
+    """`digits version 3, neg_log_loss -0.0398 on the holdout, since 2026-11-24 06:30`, and by whom if not the gate."""
     if summary.live is None:
         return "none"
     champion, version = summary.champion, f"{use_case} version {summary.live}"
     if champion is None:
         return f"{version}, by its alias in the registry: the gate hasn't logged that"
-    score = champion.figures.get("challenger")
-    on_holdout = f", {summary.metric} {_number(score)} on the holdout" if score is not None else ""
-    return f"{version}{on_holdout}, since {local_time(champion.decided_at)}"
+    on_holdout = f", {summary.metric} {_number(summary.score)} on the holdout" if summary.score is not None else ""
+    return f"{version}{on_holdout}, since {local_time(champion.decided_at)}{HOW[champion.kind].format(champion.actor)}"
 
 
 def show_end(console: Console, chain: Chain) -> None:

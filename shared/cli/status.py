@@ -75,7 +75,7 @@ def _show_use_case(console: Console, name: str) -> bool:
     """Show what the ledger knows of a use case; False where it knows nothing."""
     from shared.cli.show import live_lines, show_due, show_lines, show_studies
     from shared.events.summary import summarize
-    from shared.registry.client import live_version
+    from shared.registry import aliases, promotion
     from shared.storage.ledger import Ledger
     from shared.storage.progress import progress
 
@@ -85,7 +85,8 @@ def _show_use_case(console: Console, name: str) -> bool:
         return False
     show_studies(console, entries, progress([entry.study for entry in entries]))
     show_due(console, _due(name))
-    show_lines(console, live_lines(summarize(entries, ledger.promotions(name), live_version(name)), name))
+    promotion.log_champion(name)
+    show_lines(console, live_lines(summarize(entries, ledger.promotions(name), aliases.champion(name)), name))
     return True
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.flow.plan import newest_done
+from shared.registry import history
 
 if TYPE_CHECKING:
     from shared.events.chain import Chain
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 class Summary:
     """The newest finished study of each variant, the gate's last decision, and the version that is served.
 
-    champion: how it was promoted; None where the promotion log doesn't say so of `live`.
+    champion: how it was promoted; None where the promotion log doesn't say so of `live`. score: of it, at the gate.
     """
 
     studies: tuple[LedgerEntry, ...]
     decision: Promotion | None
     live: int | None
     champion: Promotion | None
+    score: float | None = None
 
     @property
     def metric(self) -> str:
@@ -37,10 +39,11 @@ class Summary:
 
 def summarize(entries: Sequence[LedgerEntry], promotions: Sequence[Promotion], live: int | None) -> Summary:
     """What the ledger knows of a use case. Promotions come oldest first; live: what the registry says is champion."""
-    promoted = [p for p in promotions if p.promoted]
+    latest, gated = history.latest(promotions), history.gate(promotions, live) if live else None
     return Summary(
         studies=tuple(newest_done(entries).values()),
-        decision=promotions[-1] if promotions else None,
+        decision=next((p for p in reversed(promotions) if p.kind == "gate"), None),
         live=live,
-        champion=promoted[-1] if promoted and promoted[-1].version == live else None,
+        champion=latest if latest and latest.version == live else None,
+        score=gated.figures.get("challenger") if gated else None,
     )

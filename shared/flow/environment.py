@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from pathlib import Path
 
@@ -37,3 +38,14 @@ def prepare_environment() -> None:
     for command in ("RUN", "RESUME"):
         for limit in LIMITS:
             os.environ.setdefault(f"METAFLOW_{command}_{limit}", "1000")
+
+
+def user_name() -> str:
+    """Who runs this process: as Metaflow would say, else who owns it."""
+    named = (os.environ.get(name) for name in NAMES)
+    if known := next((name for name in named if name and name != "root"), None):
+        return known
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from shared import model
 from shared.domain import ModelVersion
-from shared.errors import RegistryError, ServiceError, UnloadableModelError
+from shared.errors import RegistryError, UnloadableModelError
 from shared.registry import pyfunc, reachable
+from shared.registry.aliases import CHAMPION
 from shared.registry.lineage import PREFIX, from_tags, to_tags
 from shared.settings import settings
 from shared.storage import services
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PAGE = 1000  # versions in one answer
 
 _MLFLOW = {
@@ -86,19 +86,6 @@ def register(
 def champion(name: str) -> ModelVersion | None:
     """The version that is served; None: there is none yet."""
     return by_alias(name, CHAMPION)
-
-
-def live_version(name: str) -> int | None:
-    """Version of the champion; MLflow, which takes seconds to import, is asked only where its database can't be.
-
-    Raises:
-        RegistryError, ServiceError: MLflow can't be reached.
-    """
-    try:
-        return services.mlflow_alias(name, CHAMPION)
-    except ServiceError:
-        found = champion(name)
-        return found.version if found else None
 
 
 def by_alias(name: str, alias: str) -> ModelVersion | None:
@@ -164,14 +151,34 @@ def add_metrics(version: ModelVersion, metrics: Mapping[str, float]) -> None:
             client.log_metric(run_id, key, value)
 
 
+def aliases(name: str) -> dict[str, int]:
+    """Version by alias; empty where there is no such model. `shared.registry.aliases` knows a faster way."""
+    with _registry(f"look up the aliases of {name}") as client:
+        return {alias: int(version) for alias, version in _aliases(client, name).items()}
+
+
+def has_version(name: str, number: int) -> bool:
+    """Whether there is such a version, which wasn't deleted."""
+    with _registry(f"look up {name} version {number}") as client:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.get_model_version(name, str(number))
+        except MlflowException as err:
+            if err.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+    return True
+
+
 def set_alias(name: str, alias: str, version: int) -> None:
-    """Move an alias. For `champion` use `promotion.promote`, which locks and keeps the log."""
+    """Let an alias stand at a version; called by `shared.registry.aliases`."""
     with _registry(f"set {name}@{alias}") as client:
         client.set_registered_model_alias(name, alias, str(version))
 
 
 def delete_alias(name: str, alias: str) -> None:
-    """Take an alias away; nothing happens where it stands at no version."""
+    """Take an alias away; nothing happens where it stands at no version. Called by `shared.registry.aliases`."""
     with _registry(f"delete {name}@{alias}") as client:
         client.delete_registered_model_alias(name, alias)
 

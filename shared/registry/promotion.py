@@ -1,4 +1,8 @@
-"""Acting on the gate's decision: under a lock, compare-and-set on the alias `champion`, then the promotion log."""
+"""Moving the alias `champion`: decided and logged first, then carried out, by one process at a time.
+
+A promotion is a row in the promotion log, then the alias, then a row that says so. Whoever takes the lock next carries
+out what a crash has left, and logs what somebody has moved in the registry itself.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,18 @@ from contextlib import contextmanager
 
 from shared.domain import ModelVersion, PromotionDecision
 from shared.errors import RegistryError
-from shared.registry import client
+from shared.registry import aliases, client, history
+from shared.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS
 from shared.storage.database import connect
-from shared.storage.ledger import Ledger, Promotion
+from shared.storage.ledger import Kind, Ledger, Promotion
 
 logger = logging.getLogger(__name__)
 
 # One process at a time moves the aliases of a registered model; the lock ends with the connection.
 LOCK = "SELECT pg_advisory_lock(hashtextextended('evertune.promotion/' || %(name)s, 0))"
 
-FOUND = PromotionDecision(
-    promote=True,
-    reason="it was found as champion: its run died before it could log that, or somebody moved the alias",
-)
+FOUND = PromotionDecision(promote=True, reason="somebody has moved the alias in the registry itself")
+ELSEWHERE = "somebody outside of Evertune"
 
 
 class ChampionMovedError(RegistryError):
@@ -37,11 +40,9 @@ def settle(
     Raises:
         RegistryError: the registry can't be reached, or refuses.
     """
+    log_champion(name)
     while (known := decision_on(name, version)) is None:
         champion = client.champion(name)
-        if champion and champion.version == version:  # a run has died before it could log that
-            log_champion(name)
-            continue
         seen = champion.version if champion else None
         try:
             promote(name, version, judge(champion), seen=seen, actor=actor)
@@ -51,8 +52,8 @@ def settle(
 
 
 def decision_on(name: str, version: int) -> Promotion | None:
-    """The gate's decision on a version, if it was made. A version that later was moved by hand has more entries."""
-    return next((p for p in Ledger().promotions(name) if p.version == version), None)
+    """What was decided of a version, if it was. It is decided on once: one that was rolled back stays so."""
+    return history.decision(Ledger().promotions(name), version)
 
 
 def point_challenger(name: str) -> None:
@@ -62,22 +63,23 @@ def point_challenger(name: str) -> None:
     """
     with _locked(name):
         newest = Ledger().newest_version(name)
-        current = client.by_alias(name, client.CHALLENGER)
-        if newest is None and current:
-            client.delete_alias(name, client.CHALLENGER)
-        elif newest is not None and (current is None or current.version != newest):
-            client.set_alias(name, client.CHALLENGER, newest)
+        current = aliases.of(name).get(CHALLENGER)
+        if newest is None and current is not None:
+            aliases.remove(name, CHALLENGER)
+        elif newest is not None and current != newest:
+            aliases.point(name, CHALLENGER, newest)
 
 
 def log_champion(name: str) -> None:
-    """Log the champion if the log knows another one: its run died before it could, or somebody moved the alias."""
+    """Let log and registry agree: carry out what a crash has left, log a champion that the log doesn't know."""
     with _locked(name):
-        if live := client.champion(name):
-            _log_unknown(name, live.version)
+        _agree(name)
 
 
-def promote(name: str, version: int, decision: PromotionDecision, *, seen: int | None, actor: str) -> bool:
-    """Carry out a decision and log it, unless one was made before; whether `version` was promoted.
+def promote(
+    name: str, version: int, decision: PromotionDecision, *, seen: int | None, actor: str, kind: Kind = "gate"
+) -> bool:
+    """Log a decision and carry it out; whether `version` was promoted. The gate decides once: later ones are void.
 
     name: the registered model of a use case, which is named like it.
     seen: version of the champion that the decision was made against; None: there was none.
@@ -85,47 +87,109 @@ def promote(name: str, version: int, decision: PromotionDecision, *, seen: int |
 
     Raises:
         ChampionMovedError: another version has become champion since.
+        RegistryError: the registry has no such version.
     """
     with _locked(name):
-        if known := decision_on(name, version):
+        live, log = _agree(name)
+        if kind == "gate" and (known := history.decision(log, version)):
             return known.promoted
-        current = client.champion(name)
-        live = None if current is None else current.version
-        if live is not None and live != version:
-            _log_unknown(name, live)
-        if decision.promote and live != version:
-            if live != seen:
-                raise ChampionMovedError(
-                    f"{name}: version {version} was compared with {_said(seen)}, but the champion is {_said(live)} "
-                    "by now; compare it with that one, by running SystemTuneFlow again"
-                )
-            if live is not None:
-                client.set_alias(name, client.PREVIOUS, live)
-            client.set_alias(name, client.CHAMPION, version)
-        Ledger().log_promotion(name, version, seen, decision, actor)
-        logger.info("promotion decided", extra={"model": name, "version": version, "promoted": decision.promote})
+        if decision.promote and live != seen:
+            raise ChampionMovedError(_moved(name, version, seen, live, history.latest(log)))
+        _decide(name, version, live, decision, actor, kind)
     return decision.promote
+
+
+def rollback(name: str, to: int | None = None, *, reason: str = "", actor: str) -> Promotion:
+    """Let a version that was champion before be it again, by default the one before; how that was logged.
+
+    Raises:
+        RegistryError: there is no such version; the message lists those that there are.
+    """
+    with _locked(name):
+        live, log = _agree(name)
+        valid = [v for v in history.champions(log) if v != live and aliases.has_version(name, v)]
+        target = next((v for v in history.before(log, live) if v in valid), None) if to is None else to
+        if target not in valid:
+            raise RegistryError(_no_rollback(name, to, live, valid))
+        decision = PromotionDecision(promote=True, reason=reason or f"rolled back from {_said(live)}")
+        _, log = _decide(name, target, live, decision, actor, "rollback")
+    return log[-1]
 
 
 def retire(version: ModelVersion) -> bool:
     """Delete a version, unless an alias stands at it by now; whether it was deleted."""
     with _locked(version.name):
-        held = client.version(version.name, version.version).aliases
+        _agree(version.name)
+        held = version.version in aliases.of(version.name).values()
         if not held:
             client.delete_version(version)
     return not held
+
+
+def _decide(
+    name: str, version: int, live: int | None, decision: PromotionDecision, actor: str, kind: Kind
+) -> tuple[int | None, history.Log]:
+    """Log a decision, and carry it out; champion and log afterwards."""
+    if decision.promote and not aliases.has_version(name, version):
+        raise RegistryError(f"what is promoted must be in the registry, but {name} has no version {version} there")
+    Ledger().log_promotion(name, version, live, decision, actor, kind)
+    logger.info("promotion decided", extra={"model": name, "version": version, "promoted": decision.promote})
+    return _agree(name)
+
+
+def _agree(name: str) -> tuple[int | None, history.Log]:
+    """Carry out what is logged, and log what is found; champion and log, which agree afterwards."""
+    ledger, at = Ledger(), aliases.of(name)
+    log, live = ledger.promotions(name), at.get(CHAMPION)
+    if pending := history.pending(log):
+        for promotion in pending:
+            _carry_out(promotion)
+        return _agree(name)
+    if live is not None and live != history.champion(log):
+        ledger.log_promotion(name, live, history.champion(log), FOUND, ELSEWHERE, "found")
+        return _agree(name)
+    _point_previous(name, history.before(log, live), at.get(PREVIOUS))
+    return live, log
+
+
+def _carry_out(promotion: Promotion) -> None:
+    name, version = promotion.use_case, promotion.version
+    live = aliases.of(name).get(CHAMPION)
+    outcome = history.outcome(promotion, live, exists=aliases.has_version(name, version))
+    if outcome == "moved" and live != version:
+        aliases.point(name, CHAMPION, version)
+    Ledger().settle_promotion(promotion.id, outcome)
+
+
+def _point_previous(name: str, candidates: list[int], current: int | None) -> None:
+    """Let the alias `previous` stand where a rollback leads to."""
+    wanted = next((v for v in candidates if v == current or aliases.has_version(name, v)), None)
+    if wanted is None and current is not None:
+        aliases.remove(name, PREVIOUS)
+    elif wanted is not None and wanted != current:
+        aliases.point(name, PREVIOUS, wanted)
 
 
 def _said(version: int | None) -> str:
     return "none" if version is None else f"version {version}"
 
 
-def _log_unknown(name: str, live: int) -> None:
-    """Log the champion first if the log knows another one, so that no champion is missing from it."""
-    promoted = [p.version for p in Ledger().promotions(name) if p.promoted]
-    known = promoted[-1] if promoted else None
-    if live != known:
-        Ledger().log_promotion(name, live, known, FOUND, "unknown")
+def _moved(name: str, version: int, seen: int | None, live: int | None, latest: Promotion | None) -> str:
+    by = f", moved by {latest.actor}" if latest and latest.version == live else ""
+    return (
+        f"{name}: version {version} was compared with {_said(seen)}, but the champion is {_said(live)} by now{by}; "
+        f"compare it with that one, by running SystemTuneFlow again or by `evertune models compare {name} {version}`"
+    )
+
+
+def _no_rollback(name: str, to: int | None, live: int | None, valid: list[int]) -> str:
+    if to is None:
+        broken = f"{_said(live)} is the only champion in its line" if live else "there never was one"
+    else:
+        broken = f"version {to} is the champion already" if to == live else f"version {to} never was, or is deleted"
+    others = ", ".join(map(str, valid))
+    remedy = f"name another one: --to {others}" if valid else f"`evertune models list {name}` shows what there is"
+    return f"{name}: a rollback leads to a version that was champion before, but {broken}; {remedy}"
 
 
 @contextmanager

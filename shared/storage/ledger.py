@@ -25,6 +25,8 @@ from shared.storage.refusal import explained
 logger = logging.getLogger(__name__)
 
 State = Literal["due", "claimed", "done", "failed"]
+Kind = Literal["gate", "hand", "rollback", "found"]
+Outcome = Literal["moved", "overtaken"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,12 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Promotion:
-    """A decision of the gate. `previous` is the version that was champion before."""
+    """A decision of the gate, or a promotion that was made otherwise.
+
+    previous: the version that was champion before. kind: by the gate, by hand, a rollback, or found in the registry.
+    outcome: of one that was to be promoted: the alias was moved, or somebody else had moved it meanwhile; None: the
+    process was interrupted, and whoever moves the aliases next carries it out.
+    """
 
     use_case: str
     version: int
@@ -60,6 +67,14 @@ class Promotion:
     figures: Mapping[str, Any]
     actor: str
     decided_at: datetime
+    kind: Kind = "gate"
+    outcome: Outcome | None = None
+    id: int = 0
+
+    @property
+    def took_place(self) -> bool:
+        """Whether the version became champion."""
+        return self.promoted and self.outcome == "moved"
 
 
 # A dataset version that comes back, since its rows do, is the newest again.
@@ -151,12 +166,20 @@ ORDER BY d.recorded_at DESC, s.finished_at DESC LIMIT 1
 """
 
 LOG_PROMOTION = """
-INSERT INTO evertune.promotion_log (use_case, version, previous, promoted, reason, figures, actor)
-VALUES (%(use_case)s, %(version)s, %(previous)s, %(promoted)s, %(reason)s, %(figures)s, %(actor)s)
+INSERT INTO evertune.promotion_log (use_case, version, previous, promoted, reason, figures, actor, kind)
+VALUES (%(use_case)s, %(version)s, %(previous)s, %(promoted)s, %(reason)s, %(figures)s, %(actor)s, %(kind)s)
+RETURNING id
+"""
+
+# Whoever has carried it out meanwhile has written the same.
+SETTLE_PROMOTION = """
+INSERT INTO evertune.promotion_outcomes (promotion, outcome) VALUES (%(id)s, %(outcome)s)
+ON CONFLICT (promotion) DO NOTHING
 """
 
 PROMOTIONS = """
-SELECT use_case, version, previous, promoted, reason, figures, actor, decided_at FROM evertune.promotion_log
+SELECT id, use_case, version, previous, promoted, reason, figures, actor, decided_at, kind, outcome
+FROM evertune.promotion_log l LEFT JOIN evertune.promotion_outcomes o ON o.promotion = l.id
 WHERE use_case = %(use_case)s ORDER BY id
 """
 
@@ -285,10 +308,16 @@ class Ledger:
         return rows[0][0] if rows else None
 
     def log_promotion(
-        self, use_case: str, version: int, previous: int | None, decision: PromotionDecision, actor: str
-    ) -> None:
-        """Append a decision of the gate. What is written can be neither changed nor deleted."""
-        self._execute(
+        self,
+        use_case: str,
+        version: int,
+        previous: int | None,
+        decision: PromotionDecision,
+        actor: str,
+        kind: Kind = "gate",
+    ) -> int:
+        """Append a decision; its id. What is written can be neither changed nor deleted."""
+        rows = self._rows(
             LOG_PROMOTION,
             use_case=use_case,
             version=version,
@@ -297,10 +326,16 @@ class Ledger:
             reason=decision.reason,
             figures=Jsonb(finite(decision.figures)),
             actor=actor,
+            kind=kind,
         )
+        return int(rows[0][0])
+
+    def settle_promotion(self, promotion: int, outcome: Outcome) -> None:
+        """Say what became of a promotion, by its id."""
+        self._execute(SETTLE_PROMOTION, id=promotion, outcome=outcome)
 
     def promotions(self, use_case: str) -> list[Promotion]:
-        """Decisions of the gate, oldest first."""
+        """Decisions of the gate and promotions of all kinds, oldest first."""
         return self._rows(PROMOTIONS, class_row(Promotion), use_case=use_case)
 
     def _transition(self, statement: str, name: str, **values: Any) -> LedgerEntry:

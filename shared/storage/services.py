@@ -8,11 +8,8 @@ from typing import Literal
 
 import psycopg
 
-from shared.errors import ServiceError
 from shared.settings import settings
 from shared.storage import database, embedded, schema
-
-ALIAS = "SELECT version FROM public.registered_model_aliases WHERE name = %s AND alias = %s"
 
 
 @dataclass(frozen=True)
@@ -62,23 +59,6 @@ def prepare_mlflow(create_tables: Callable[[str], object]) -> str:
                     if not _has_tables(connection):
                         create_tables(uri)
     return uri
-
-
-def mlflow_alias(name: str, alias: str) -> int | None:
-    """The version that an alias of a registered model stands at, by MLflow's own table; None: there is no such alias.
-
-    Raises:
-        ServiceError: MLflow doesn't keep its registry in a PostgreSQL that can be read.
-    """
-    address = database.libpq_url(mlflow_tracking_uri())
-    try:
-        with psycopg.connect(address, connect_timeout=database.CONNECT_TIMEOUT_S) as connection:
-            row = connection.execute(ALIAS, [name, alias]).fetchone()
-    except psycopg.errors.UndefinedTable:  # nothing has been registered yet
-        return None
-    except psycopg.Error:
-        raise ServiceError("MLflow's aliases can't be read by SQL; ask MLflow itself") from None
-    return row[0] if row else None
 
 
 def start() -> list[ServiceStatus]:

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from shared.registry import client
+from shared.registry import aliases, client
 from shared.storage.ledger import Ledger
 
 
@@ -26,7 +26,7 @@ def test_a_notebook_tunes_its_own_objective_and_cleans_up(home: Path, checkout: 
     assert Ledger().newest_dataset(use_case) is not None
     assert Ledger().entries(use_case) == []
     assert client.versions(f"{use_case}-{variant}") == []
-    assert client.by_alias(f"{use_case}-{variant}", client.CHALLENGER) is None
+    assert client.by_alias(f"{use_case}-{variant}", aliases.CHALLENGER) is None
 
 
 def test_notebooks_are_kept_without_outputs():

@@ -20,7 +20,7 @@ from shared.events.chain import Chain
 from shared.events.graph import Flow, Graph
 from shared.events.prune import find_surplus, prune
 from shared.model import Member, Signature, System, save
-from shared.registry import client
+from shared.registry import aliases, client
 from shared.storage import PostgresStorage
 from shared.storage.ledger import Ledger
 from tests import on_record
@@ -89,7 +89,7 @@ def test_old_nights_go_and_the_champion_stays_with_all_that_it_came_of(
     refs = [prepare(n_rows) for n_rows in (150, 160, 170, 180, 190)]
     studies = [finish_study(ref) for ref in refs]
     versions = [register(ref, study) for ref, study in zip(refs, studies, strict=True)]
-    client.set_alias("breast_cancer", client.CHAMPION, versions[0].version)
+    aliases.point("breast_cancer", aliases.CHAMPION, versions[0].version)
     ended = [end_chain(pid) for pid in (1, 2, 3)]
     assert "breast_cancer: nothing to prune" in evertune("prune", "breast_cancer", "--dry-run", cwd=checkout).stdout
 

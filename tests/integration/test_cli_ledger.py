@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 from mlflow import MlflowClient
@@ -14,13 +13,11 @@ from typer.testing import CliRunner
 
 from shared.cli.app import app
 from shared.domain import PromotionDecision, TrialSummary
-from shared.errors import ServiceError
 from shared.events.chain import Chain, utc_now
 from shared.events.graph import Flow, Graph
 from shared.events.watch import study_progress
-from shared.registry.client import live_version
 from shared.settings import settings
-from shared.storage import PostgresStorage, services
+from shared.storage import PostgresStorage
 from shared.storage.database import sqlalchemy_url
 from shared.storage.ledger import Ledger
 from tests import on_record
@@ -98,28 +95,17 @@ def test_status_shows_the_chain_the_studies_and_the_champion(registry: MlflowCli
     assert re.search(r"champion +digits version 3", result.stdout)
 
 
-def test_status_shows_what_is_live_where_the_alias_was_moved_by_hand(registry: MlflowClient):
+def test_status_logs_and_shows_what_is_live_where_the_alias_was_moved_by_hand(registry: MlflowClient):
     finish("system", "SystemTuneFlow/9")
     Ledger().log_promotion("digits", 3, None, PromotionDecision(promote=True, reason="first"), "SystemTuneFlow/9")
+    registry.set_registered_model_alias("digits", "champion", "3")
+    invoke("status", "digits")
     registry.set_registered_model_alias("digits", "champion", "2")
 
-    assert re.search(r"champion +digits version 2, by its alias", invoke("status", "digits").stdout)
-
-
-def test_what_is_live_is_known_where_mlflow_has_no_tables_yet_or_none_to_read(
-    registry: MlflowClient, database: str, monkeypatch: pytest.MonkeyPatch
-):
-    registry.set_registered_model_alias("digits", "champion", "2")
-    monkeypatch.setattr(services, "mlflow_alias", Mock(side_effect=ServiceError("it is a server")))
-    assert (live_version("digits"), live_version("other")) == (2, None)
-    monkeypatch.undo()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlalchemy_url(database))
-    settings.cache_clear()
-    assert live_version("digits") is None
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:hidden@127.0.0.1:1/mlflow")
-    settings.cache_clear()
-    with pytest.raises(ServiceError, match="can't be read by SQL"):
-        services.mlflow_alias("digits", "champion")
+    shown = invoke("status", "digits").stdout
+    assert re.search(r"champion +digits version 2, since .*, moved there by somebody outside of Evertune", shown)
+    assert re.search(r"gate +version 3 promoted: first", shown)
+    assert [(p.version, p.kind) for p in Ledger().promotions("digits")] == [(3, "gate"), (2, "found")]
 
 
 def test_status_of_a_project_where_nothing_has_run_says_how_to_begin():

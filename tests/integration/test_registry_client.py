@@ -20,7 +20,7 @@ from xgboost import XGBRegressor
 from shared.domain import ModelVersion
 from shared.errors import RegistryError, ServiceError
 from shared.model import Member, Signature, System, save
-from shared.registry import client
+from shared.registry import aliases, client
 from shared.settings import settings
 from shared.storage import services
 
@@ -90,8 +90,8 @@ def test_the_registered_model_is_its_script_its_native_files_and_what_it_require
 def test_aliases_find_versions_and_newer_ones_take_them_over(register):
     assert client.by_alias(NAME, "challenger") is None
     first, second = register(), register(score=-0.125)
-    client.set_alias(NAME, "challenger", 1)
-    client.set_alias(NAME, "challenger", 2)
+    aliases.point(NAME, "challenger", 1)
+    aliases.point(NAME, "challenger", 2)
     second = client.version(NAME, 2)
     assert client.by_alias(NAME, "challenger") == second
     assert client.champion(NAME) is None
@@ -105,8 +105,8 @@ def test_all_versions_of_a_model_are_listed_with_their_aliases_and_their_lineage
     monkeypatch.setattr(client, "PAGE", page)
     registered = [register() for _ in range(3)]
     register(name=f"{NAME}-too")
-    client.set_alias(NAME, "challenger", 2)
-    client.set_alias(NAME, "champion", 2)
+    aliases.point(NAME, "challenger", 2)
+    aliases.point(NAME, "champion", 2)
     expected = [v.model_copy(update={"metrics": {}, "aliases": ()}) for v in registered]
     expected[1] = expected[1].model_copy(update={"aliases": ("challenger", "champion")})
     assert sorted(client.versions(NAME), key=lambda v: v.version) == expected
@@ -223,8 +223,8 @@ def test_the_pyfunc_predicts_raw_rows_where_there_is_no_evertune(register, syste
 
 def test_what_mlflow_refuses_is_an_error_that_says_what_was_tried(register):
     register()
-    with pytest.raises(RegistryError, match=rf"can't set {NAME}@champion: .*version=9.* not found"):
-        client.set_alias(NAME, "champion", 9)
+    with pytest.raises(RegistryError, match=f"can't set {NAME}@champion: the registry has no version 9"):
+        aliases.point(NAME, "champion", 9)
     with pytest.raises(RegistryError, match="can't register a version of a/b: "):
         register(name="a/b")
 

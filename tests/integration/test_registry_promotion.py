@@ -5,113 +5,147 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
+from mlflow import MlflowClient
 
 from shared.domain import PromotionDecision
 from shared.errors import RegistryError
-from shared.model import Member, Signature, System, save
-from shared.registry import client
-from shared.registry.promotion import promote
+from shared.registry import aliases
+from shared.registry.promotion import log_champion, promote, rollback
 from shared.storage.ledger import Ledger
-
-pytestmark = pytest.mark.usefixtures("home", "registered")
+from shared.storage.services import mlflow_tracking_uri
 
 NAME = "iris"
 YES = PromotionDecision(promote=True, reason="better by 1", figures={"gain": 1.0})
 NO = PromotionDecision(promote=False, reason="not better", figures={"gain": -1.0})
 
 
-@pytest.fixture(scope="module")
-def files() -> dict[str, bytes]:
-    rows, y = load_iris(return_X_y=True, as_frame=True)
-    model = LogisticRegression(max_iter=999).fit(rows, y)
-    return save(System(Signature(tuple(rows.columns), (4,), (0, 1, 2)), [Member("one", model)]))
-
-
-@pytest.fixture
-def registered(files):
-    """Versions 1, 2 and 3 of a registered model, none of them champion."""
-    rows = load_iris(as_frame=True).data[:2]
-    facts = {"use_case": NAME, "metrics": {}, "params": {}, "lineage": {}}
+@pytest.fixture(autouse=True)
+def mlflow(home) -> MlflowClient:
+    """What somebody uses who opens MLflow's own page. `iris` has versions 1, 2 and 3, none of them champion."""
+    del home
+    client = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
+    client.create_registered_model(NAME)
     for _ in range(3):
-        client.register(NAME, files, example=rows, predictions=rows.iloc[:, 0].to_numpy(), **facts)
-
-
-def aliases() -> dict[str, int]:
-    found = {alias: client.by_alias(NAME, alias) for alias in ("champion", "previous")}
-    return {alias: version.version for alias, version in found.items() if version}
+        client.create_model_version(NAME, "/nowhere")
+    return client
 
 
 def log() -> list[tuple[int, int | None, bool, str]]:
-    return [(p.version, p.previous, p.promoted, p.actor) for p in Ledger().promotions(NAME)]
+    return [(p.version, p.previous, p.took_place, p.actor) for p in Ledger().promotions(NAME)]
 
 
-def test_the_champion_moves_on_and_what_it_was_stays_known():
+def test_the_champion_moves_on_and_what_it_was_stays_known(mlflow):
     assert promote(NAME, 1, YES, seen=None, actor="SystemTuneFlow/1")
-    assert aliases() == {"champion": 1}
+    assert aliases.of(NAME) == {"champion": 1}
     assert promote(NAME, 2, YES, seen=1, actor="SystemTuneFlow/2")
-    assert aliases() == {"champion": 2, "previous": 1}
+    assert aliases.of(NAME) == {"champion": 2, "previous": 1}
     assert log() == [(1, None, True, "SystemTuneFlow/1"), (2, 1, True, "SystemTuneFlow/2")]
+    assert mlflow.get_model_version_by_alias(NAME, "champion").version == 2
 
 
 def test_a_decision_against_promotion_is_logged_and_moves_nothing():
     promote(NAME, 1, YES, seen=None, actor="a")
     assert not promote(NAME, 2, NO, seen=1, actor="b")
-    assert aliases() == {"champion": 1}
+    assert aliases.of(NAME) == {"champion": 1}
     assert log() == [(1, None, True, "a"), (2, 1, False, "b")]
     assert Ledger().promotions(NAME)[-1].reason == "not better"
 
 
 def test_a_decision_made_against_a_champion_of_the_past_is_refused():
     promote(NAME, 1, YES, seen=None, actor="a")
-    message = "iris: version 2 was compared with none, but the champion is version 1 by now; compare it with that one"
+    message = "version 2 was compared with none, but the champion is version 1 by now, moved by a; compare it with"
     with pytest.raises(RegistryError, match=message):
         promote(NAME, 2, YES, seen=None, actor="b")
-    assert aliases() == {"champion": 1}
+    assert aliases.of(NAME) == {"champion": 1}
     assert log() == [(1, None, True, "a")]
 
 
 @pytest.mark.parametrize("decision", [YES, NO], ids=["promoted", "not promoted"])
 def test_a_retried_step_changes_nothing(decision):
     first = promote(NAME, 1, decision, seen=None, actor="a")
-    before = aliases(), log()
+    before = aliases.of(NAME), log()
     assert promote(NAME, 1, decision, seen=None, actor="a") is first
-    assert (aliases(), log()) == before
+    assert (aliases.of(NAME), log()) == before
 
 
-def test_what_died_between_the_alias_and_the_log_is_finished_by_its_retry():
-    promote(NAME, 1, YES, seen=None, actor="a")
-    client.set_alias(NAME, "previous", 1)
-    client.set_alias(NAME, "champion", 2)
-    assert promote(NAME, 2, YES, seen=1, actor="b")
-    assert aliases() == {"champion": 2, "previous": 1}
-    assert log() == [(1, None, True, "a"), (2, 1, True, "b")]
+def test_a_version_that_is_gone_is_not_promoted(mlflow):
+    mlflow.delete_model_version(NAME, "2")
+    for version in (2, 9):
+        with pytest.raises(RegistryError, match=f"iris has no version {version} there"):
+            promote(NAME, version, YES, seen=None, actor="a")
+    assert log() == []
 
 
-def test_a_promotion_that_died_before_it_was_logged_is_logged_by_the_next_gate(monkeypatch):
-    def die(*_):
-        raise KeyboardInterrupt
-
-    promote(NAME, 1, YES, seen=None, actor="a")
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "log_promotion", die)
-        with pytest.raises(KeyboardInterrupt):
-            promote(NAME, 2, YES, seen=1, actor="b")
-    assert aliases() == {"champion": 2, "previous": 1}
-    promote(NAME, 3, NO, seen=2, actor="c")
-    promote(NAME, 3, NO, seen=2, actor="c")
-    assert log() == [(1, None, True, "a"), (2, 1, True, "unknown"), (3, 2, False, "c")]
-
-
-def test_an_alias_that_was_moved_by_hand_is_logged_by_the_next_gate():
+def test_a_move_in_mlflow_itself_is_logged_by_whoever_looks_next(mlflow):
     promote(NAME, 1, YES, seen=None, actor="a")
     promote(NAME, 2, YES, seen=1, actor="b")
-    client.set_alias(NAME, "champion", 1)
-    with pytest.raises(RegistryError, match="compared with version 2, but the champion is version 1 by now"):
+    mlflow.set_registered_model_alias(NAME, "champion", "1")
+    log_champion(NAME)
+    log_champion(NAME)
+    assert log()[2:] == [(1, 2, True, "somebody outside of Evertune")]
+    assert aliases.of(NAME) == {"champion": 1, "previous": 2}
+
+
+def test_a_gate_that_met_another_champion_than_somebody_has_chosen_since_is_refused(mlflow):
+    promote(NAME, 1, YES, seen=None, actor="a")
+    promote(NAME, 2, YES, seen=1, actor="b")
+    mlflow.set_registered_model_alias(NAME, "champion", "1")
+    with pytest.raises(RegistryError, match="the champion is version 1 by now, moved by somebody outside of Evertune"):
         promote(NAME, 3, YES, seen=2, actor="c")
     promote(NAME, 3, YES, seen=1, actor="d")
-    assert log()[2:] == [(1, 2, True, "unknown"), (3, 1, True, "d")]
+    assert log()[2:] == [(1, 2, True, "somebody outside of Evertune"), (3, 1, True, "d")]
+
+
+def test_a_champion_that_somebody_took_away_can_be_had_back(mlflow):
+    promote(NAME, 1, YES, seen=None, actor="a")
+    mlflow.delete_registered_model_alias(NAME, "champion")
+    log_champion(NAME)
+    assert aliases.of(NAME) == {"previous": 1}
+    rollback(NAME, actor="ann")
+    assert aliases.of(NAME) == {"champion": 1}
+    assert log() == [(1, None, True, "a"), (1, None, True, "ann")]
+
+
+def test_rollbacks_go_back_one_by_one_and_are_not_undone_by_the_gate():
+    for version in (1, 2, 3):
+        promote(NAME, version, YES, seen=version - 1 or None, actor="gate")
+    assert rollback(NAME, reason="it drifts", actor="ann").reason == "it drifts"
+    assert aliases.of(NAME) == {"champion": 2, "previous": 1}
+    rollback(NAME, actor="ann")
+    assert aliases.of(NAME) == {"champion": 1}
+
+    promote(NAME, 3, YES, seen=1, actor="the next night")
+    log_champion(NAME)
+
+    assert aliases.of(NAME) == {"champion": 1}
+    assert log()[3:] == [(2, 3, True, "ann"), (1, 2, True, "ann")]
+
+
+def test_a_rollback_leads_to_any_version_that_was_champion_and_to_no_other(mlflow):
+    for version in (1, 2, 3):
+        promote(NAME, version, YES, seen=version - 1 or None, actor="gate")
+    rollback(NAME, 1, actor="ann")
+    rollback(NAME, 3, actor="ann")
+    assert aliases.of(NAME) == {"champion": 3, "previous": 1}
+    mlflow.delete_model_version(NAME, "1")
+    for to, why in ((3, "is the champion already"), (9, "never was, or is deleted"), (1, "never was, or is deleted")):
+        with pytest.raises(RegistryError, match=f"version {to} {why}; name another one: --to 2$"):
+            rollback(NAME, to, actor="ann")
+    rollback(NAME, 2, actor="ann")
+    assert aliases.of(NAME) == {"champion": 2, "previous": 3}
+
+
+def test_the_first_champion_has_none_before_it_and_later_ones_must_be_named():
+    promote(NAME, 1, YES, seen=None, actor="gate")
+    promote(NAME, 2, YES, seen=1, actor="gate")
+    rollback(NAME, actor="ann")
+    with pytest.raises(RegistryError, match="version 1 is the only champion in its line; name another one: --to 2"):
+        rollback(NAME, actor="ann")
+
+
+def test_a_model_that_never_had_a_champion_has_nothing_to_go_back_to():
+    with pytest.raises(RegistryError, match="there never was one; `evertune models list iris` shows what there is"):
+        rollback(NAME, actor="ann")
 
 
 def test_of_two_that_promote_at_once_one_wins_and_the_other_is_told():
@@ -126,5 +160,5 @@ def test_of_two_that_promote_at_once_one_wins_and_the_other_is_told():
         outcomes = list(pool.map(attempt, (1, 2, 3)))
     assert sorted(outcomes) == ["promoted", "refused", "refused"]
     winner = outcomes.index("promoted") + 1
-    assert aliases() == {"champion": winner}
+    assert aliases.of(NAME) == {"champion": winner}
     assert log() == [(winner, None, True, f"run {winner}")]

@@ -206,7 +206,7 @@ def test_promotions_are_logged_in_order(ledger: Ledger) -> None:
     [
         "UPDATE evertune.promotion_log SET reason = 'better'",
         "DELETE FROM evertune.promotion_log",
-        "TRUNCATE evertune.promotion_log",
+        "TRUNCATE evertune.promotion_log CASCADE",
     ],
 )
 def test_the_promotion_log_is_append_only(ledger: Ledger, statement: str) -> None:

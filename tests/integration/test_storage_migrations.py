@@ -9,12 +9,14 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
+from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from shared.domain import PromotionDecision
 from shared.errors import ResultTaken
 from shared.settings import settings
 from shared.storage import claims, schema
+from shared.storage.database import connect
 from shared.storage.ledger import Ledger
 from tests.conftest import Server
 from tests.integration.test_storage_ledger import dataset
@@ -65,7 +67,8 @@ def fill(connection: psycopg.Connection) -> None:
         connection.execute(STUDY, {"state": state, "outcome": outcome, "note": note, "at": at})
     connection.execute(
         "INSERT INTO evertune.promotion_log (use_case, version, previous, promoted, reason, figures, actor) "
-        "VALUES ('digits', 3, NULL, true, 'the first', '{}', 'SystemTuneFlow/1')"
+        "VALUES ('digits', 3, NULL, true, 'the first', '{}', 'SystemTuneFlow/1'), "
+        "('digits', 2, 3, true, 'it was found as champion', '{}', 'unknown')"
     )
 
 
@@ -78,7 +81,7 @@ def test_studies_dataset_versions_and_promotions_are_read_as_they_were(ledger: L
 
     assert [ref.fingerprint for ref in ledger.datasets("digits")] == ["bbbb", "aaaa"]
     assert ledger.seen_at(dataset("bbbb")) == BEGUN + timedelta(hours=1)
-    assert [promotion.version for promotion in ledger.promotions("digits")] == [3]
+    assert [promotion.version for promotion in ledger.promotions("digits")] == [3, 2]
 
 
 def test_only_a_study_that_was_done_has_a_result(ledger: Ledger) -> None:
@@ -106,6 +109,14 @@ def test_what_was_not_done_gets_its_result_now(ledger: Ledger, state: str) -> No
     assert (entry.state, entry.run, entry.outcome, entry.recorded) == ("done", "B/2", OUTCOME, True)
 
 
+def test_what_was_promoted_has_taken_place_and_who_moved_an_alias_is_known_by_its_kind(ledger: Ledger) -> None:
+    first, second = ledger.promotions("digits")
+    assert (first.kind, first.took_place) == ("gate", True)
+    assert (second.kind, second.took_place) == ("found", True)
+    with connect() as connection, pytest.raises(errors.RaiseException, match="append-only"):
+        connection.execute("DELETE FROM evertune.promotion_outcomes")
+
+
 def test_the_log_of_promotions_goes_on(ledger: Ledger) -> None:
     ledger.log_promotion("digits", 4, 3, PromotionDecision(promote=False, reason="worse"), actor="SystemTuneFlow/2")
-    assert [promotion.version for promotion in ledger.promotions("digits")] == [3, 4]
+    assert [promotion.version for promotion in ledger.promotions("digits")] == [3, 2, 4]

@@ -22,7 +22,7 @@ from shared.domain import ModelVersion, PromotionDecision, TrialSummary, TuningR
 from shared.errors import FlowError, ResultTaken
 from shared.flow import hpo, system
 from shared.flow.plan import Plan, outcome
-from shared.registry import client, promotion
+from shared.registry import aliases, client, history, promotion
 from shared.storage import claims
 from shared.storage.database import connect
 from shared.storage.ledger import Ledger
@@ -107,18 +107,24 @@ class Registry:
         self.versions.setdefault(model, []).append(study)
         return len(self.versions[model])
 
-    def by_alias(self, model: str, alias: str) -> ModelVersion | None:
-        version = self.aliases.get((model, alias))
-        return None if version is None else ModelVersion(name=model, version=version)
+    def of(self, model: str) -> dict[str, int]:
+        return {alias: version for (name, alias), version in self.aliases.items() if name == model}
+
+    def has_version(self, model: str, version: int) -> bool:
+        return version <= len(self.versions.get(model, ()))
 
     def champion(self, model: str) -> ModelVersion | None:
-        return self.by_alias(model, client.CHAMPION)
+        version = self.of(model).get(aliases.CHAMPION)
+        return None if version is None else ModelVersion(name=model, version=version)
 
-    def set_alias(self, model: str, alias: str, version: int) -> None:
+    def point(self, model: str, alias: str, version: int) -> None:
         self.aliases[model, alias] = version
         if self.deadly:
             self.deadly = False
             raise Killed
+
+    def remove(self, model: str, alias: str) -> None:
+        del self.aliases[model, alias]
 
 
 class World:
@@ -298,7 +304,7 @@ class World:
         for (model, alias), version in self.registry.aliases.items():
             study = self.registry.versions[model][version - 1]
             assert (study, version) in self.registry.published, f"{alias} stands at a result"
-            assert alias != client.CHALLENGER or version == self.ledger.newest_version(model)
+            assert alias != aliases.CHALLENGER or version == self.ledger.newest_version(model)
         self.check_promotions([e.outcome["version"] for e in entries if e.variant == "system" and e.state == "done"])
 
     def check_promotions(self, results: list[int]) -> None:
@@ -307,7 +313,7 @@ class World:
         assert set(decided.values()) <= {1}, "one decision per version"
         assert set(results) <= decided.keys()
         champion = self.registry.champion(self.name)
-        assert champion is None or champion.version == [p.version for p in log if p.promoted][-1]
+        assert (champion.version if champion else None) == history.champion(log)
 
 
 @pytest.fixture
@@ -328,8 +334,9 @@ def folder(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_in_any_history_each_study_has_one_result(folder: Path, history: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         registry = Registry()
-        for name in ("by_alias", "champion", "set_alias"):
-            patch.setattr(client, name, getattr(registry, name))
+        patch.setattr(client, "champion", registry.champion)
+        for name in ("of", "has_version", "point", "remove"):
+            patch.setattr(aliases, name, getattr(registry, name))
         world = World(folder, registry)
         world.new_data()
         for action, which in history:
@@ -404,7 +411,7 @@ def test_a_flow_that_is_killed_and_one_that_comes_twice_have_one_result(
     assert [flow.wait() for flow in both] == [0, 0], log.read_text()
     (entry,) = Ledger().entries("iris")
     assert (entry.state, sum(entry.outcome["counts"].values())) == ("done", 3)
-    challenger = client.by_alias("iris-classical", client.CHALLENGER)
+    challenger = client.by_alias("iris-classical", aliases.CHALLENGER)
     assert challenger is not None
     assert challenger.version == entry.outcome["version"]
     left = range(1, challenger.version)

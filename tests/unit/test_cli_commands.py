@@ -46,7 +46,10 @@ def entry(variant: str = "classical", state: str = "done", at: datetime = NOON, 
 
 
 def promotion(version: int = 3, promoted: bool = True) -> Promotion:
-    return Promotion("digits", version, None, promoted, "it is better", {"challenger": -0.03}, "SystemTuneFlow/1", NOON)
+    figures, outcome = {"challenger": -0.03}, "moved" if promoted else None
+    return Promotion(
+        "digits", version, None, promoted, "it is better", figures, "SystemTuneFlow/1", NOON, "gate", outcome
+    )
 
 
 def test_help_imports_nothing_heavy():

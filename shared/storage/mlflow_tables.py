@@ -1,0 +1,90 @@
+"""The aliases in MLflow's own tables, read and written as MLflow does, without the seconds of importing it.
+
+Every function raises ServiceError where MLflow's registry isn't a PostgreSQL whose tables are known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from shared.errors import RegistryError, ServiceError
+from shared.storage import database, services
+
+# Revisions of MLflow's schema whose store was read: it does no more with an alias than what stands here.
+KNOWN = ("dc11669786a5",)  # MLflow 3.17
+
+REVISION = "SELECT version_num FROM public.alembic_version"
+
+ALIASES = "SELECT alias, version FROM public.registered_model_aliases WHERE workspace = 'default' AND name = %(name)s"
+
+VERSION = """
+SELECT name, version FROM public.model_versions
+WHERE workspace = 'default' AND name = %(name)s AND version = %(version)s AND current_stage <> 'Deleted_Internal'
+"""
+
+SET_ALIAS = f"""
+INSERT INTO public.registered_model_aliases (workspace, name, alias, version)
+SELECT 'default', name, %(alias)s, version FROM ({VERSION}) AS found
+ON CONFLICT (workspace, name, alias) DO UPDATE SET version = excluded.version
+"""
+
+DELETE_ALIAS = """
+DELETE FROM public.registered_model_aliases
+WHERE workspace = 'default' AND name = %(name)s AND alias = %(alias)s
+"""
+
+
+def aliases(name: str) -> dict[str, int]:
+    """Version by alias; empty where there is no such model."""
+    with _connected() as connection:
+        return dict(connection.execute(ALIASES, {"name": name}).fetchall()) if connection else {}
+
+
+def has_version(name: str, version: int) -> bool:
+    """Whether there is such a version, which wasn't deleted."""
+    with _connected() as connection:
+        return bool(connection and connection.execute(VERSION, {"name": name, "version": version}).fetchone())
+
+
+def set_alias(name: str, alias: str, version: int) -> None:
+    """Let an alias stand at a version.
+
+    Raises:
+        RegistryError: there is no such version.
+    """
+    with _connected() as connection:
+        values = {"name": name, "alias": alias, "version": version}
+        if not connection or not connection.execute(SET_ALIAS, values).rowcount:
+            raise RegistryError(f"can't set {name}@{alias}: the registry has no version {version} of {name}")
+
+
+def delete_alias(name: str, alias: str) -> None:
+    """Take an alias away; nothing happens where it stands at no version."""
+    with _connected() as connection:
+        if connection:
+            connection.execute(DELETE_ALIAS, {"name": name, "alias": alias})
+
+
+@contextmanager
+def _connected() -> Iterator[psycopg.Connection | None]:
+    """A connection to MLflow's database; None where it has no tables yet, since nothing has been registered."""
+    address = database.libpq_url(services.mlflow_tracking_uri())
+    try:
+        with psycopg.connect(address, connect_timeout=database.CONNECT_TIMEOUT_S, autocommit=True) as connection:
+            yield connection if _is_known(connection) else None
+    except psycopg.Error:
+        raise ServiceError("MLflow's aliases can't be had by SQL; ask MLflow itself") from None
+
+
+def _is_known(connection: psycopg.Connection) -> bool:
+    """False: there are no tables yet."""
+    try:
+        found = connection.execute(REVISION).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return False
+    if found is None or found[0] not in KNOWN:
+        raise ServiceError(f"MLflow's tables must be at a revision of {KNOWN}, but are at {found}; ask MLflow itself")
+    return True

@@ -1,0 +1,157 @@
+"""The ways to the aliases: MLflow's tables, its server, and its client, which are the same registry."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from types import ModuleType
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from mlflow import MlflowClient
+from mlflow.server import app, handlers
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from werkzeug.serving import make_server
+
+from shared.errors import RegistryError, ServiceError
+from shared.registry import aliases, client, rest
+from shared.settings import settings
+from shared.storage import mlflow_tables
+from shared.storage.database import sqlalchemy_url
+from shared.storage.services import mlflow_tracking_uri
+
+NAME, PASSWORD = "iris", "secret:p@ss"
+LET_IN = (f"Basic {b64encode(f'ann:{PASSWORD}'.encode()).decode()}", f"Bearer {PASSWORD}")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def mlflow(home) -> MlflowClient:
+    """`iris` has versions 1 and 2."""
+    del home
+    mlflow = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
+    mlflow.create_registered_model(NAME)
+    for _ in range(2):
+        mlflow.create_model_version(NAME, "/nowhere")
+    return mlflow
+
+
+@pytest.fixture
+def mlflow_server(mlflow, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of MLflow's own server on that registry, which asks for a user and a password."""
+    monkeypatch.setattr(handlers, "_model_registry_store", SqlAlchemyStore(mlflow.tracking_uri))
+
+    def asking(environ, start_response):
+        if environ.get("HTTP_AUTHORIZATION") in LET_IN:
+            return app(environ, start_response)
+        start_response("401 Unauthorized", [("WWW-Authenticate", "Basic")])
+        return [b"who are you?"]
+
+    found = make_server("127.0.0.1", 0, asking, threaded=True)
+    Thread(target=found.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_port}"
+    found.shutdown()
+    found.server_close()
+
+
+def point_at(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    settings.cache_clear()
+
+
+def use_aliases(way: ModuleType, mlflow: MlflowClient) -> None:
+    """What each way must be able to do, seen by MLflow itself."""
+    assert way.aliases("nothing") == way.aliases(NAME) == {}
+    way.set_alias(NAME, "champion", 1)
+    way.set_alias(NAME, "champion", 2)
+    way.set_alias(NAME, "previous", 1)
+    assert mlflow.get_registered_model(NAME).aliases == {"champion": 2, "previous": 1}
+    assert way.aliases(NAME) == {"champion": 2, "previous": 1}
+    way.delete_alias(NAME, "previous")
+    way.delete_alias(NAME, "previous")
+    assert mlflow.get_registered_model(NAME).aliases == {"champion": 2}
+    mlflow.delete_model_version(NAME, "1")
+    assert [way.has_version(NAME, version) for version in (1, 2, 3)] == [False, True, False]
+    for version in (1, 3):
+        with pytest.raises(RegistryError, match=r"can't set iris@champion"):
+            way.set_alias(NAME, "champion", version)
+    mlflow.delete_model_version(NAME, "2")
+    assert way.aliases(NAME) == {}
+
+
+def test_mlflow_sees_what_is_written_into_its_tables_and_the_other_way_round(mlflow):
+    use_aliases(mlflow_tables, mlflow)
+
+
+def test_mlflows_client_can_do_the_same(mlflow):
+    use_aliases(client, mlflow)
+
+
+@pytest.mark.parametrize("by", ["variables", "a token", "the address"])
+def test_mlflows_server_can_do_the_same_for_who_is_let_in(mlflow, mlflow_server: str, by: str, monkeypatch):
+    with monkeypatch.context() as patch:
+        point_at(mlflow_server, patch)
+        with pytest.raises(ServiceError, match="answers 401"):
+            rest.aliases(NAME)
+        if by == "the address":
+            point_at(mlflow_server.replace("//", f"//ann:{quote(PASSWORD, safe='')}@"), patch)
+        elif by == "a token":
+            patch.setenv("MLFLOW_TRACKING_TOKEN", PASSWORD)
+        else:
+            patch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+            patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+        use_aliases(rest, mlflow)
+
+
+def test_the_revision_of_the_installed_mlflow_is_known():
+    """Else look what has become of `SqlAlchemyStore`'s methods on aliases, and add the new one to `KNOWN`."""
+    versions = Path(find_spec("mlflow").submodule_search_locations[0], "store/db_migrations/versions")
+    found = [path.read_text() for path in versions.glob("*.py")]
+    revisions = {match for text in found for match in re.findall(r'^revision = "(\w+)"', text, re.MULTILINE)}
+    parents = {match for text in found for match in re.findall(r'^down_revision = "(\w+)"', text, re.MULTILINE)}
+    assert len(revisions) > 50
+    assert revisions - parents <= set(mlflow_tables.KNOWN)
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_tables_of_an_unknown_revision_are_left_to_mlflow(monkeypatch):
+    monkeypatch.setattr(mlflow_tables, "KNOWN", ("of the past",))
+    with pytest.raises(ServiceError, match="ask MLflow itself"):
+        mlflow_tables.aliases(NAME)
+    aliases.point(NAME, "champion", 2)
+    assert (aliases.of(NAME), aliases.champion(NAME)) == ({"champion": 2}, 2)
+    assert aliases.has_version(NAME, 2)
+
+
+def test_what_is_live_is_known_where_mlflow_has_no_tables_yet_or_none_to_read(database, monkeypatch):
+    point_at(sqlalchemy_url(database), monkeypatch)
+    with psycopg.connect(database) as connection:
+        connection.execute("DROP TABLE IF EXISTS public.alembic_version")
+    assert aliases.champion("digits") is None
+    point_at("postgresql://ann:hidden@127.0.0.1:1/mlflow", monkeypatch)
+    with pytest.raises(ServiceError, match="can't be had by SQL"):
+        mlflow_tables.aliases("digits")
+    with pytest.raises(ServiceError, match="MLflow must be reachable") as refused:
+        aliases.champion("digits")
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_aliases_are_read_and_moved_without_importing_mlflow():
+    code = (
+        "import sys; from shared.registry import promotion; from shared.domain import PromotionDecision as Decision\n"
+        "for version, seen in ((1, None), (2, 1)):\n"
+        "    promotion.promote('iris', version, Decision(promote=True, reason='yes'), seen=seen, actor='ann')\n"
+        "promotion.rollback('iris', actor='ann')\n"
+        "print(sorted({'mlflow', 'sqlalchemy', 'pandas', 'sklearn', 'torch'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert aliases.of(NAME) == {"champion": 1}
