@@ -26,6 +26,11 @@ def model_name(use_case: str, variant: Variant) -> str:
     return use_case if variant == "system" else f"{use_case}-{variant}"
 
 
+def model_names(use_case: str) -> list[str]:
+    """Names of all registered models of a use case, its system's first; some may not be there yet."""
+    return [model_name(use_case, variant) for variant in ("system", *MEMBERS)]
+
+
 def source_hash(source: str) -> str:
     """SHA-256 of an objective's source text, hexadecimal."""
     return hashlib.sha256(source.encode()).hexdigest()

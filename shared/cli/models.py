@@ -2,31 +2,180 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from shared.cli.options import OptionalUseCase
+from shared.cli.options import OptionalUseCase, UseCaseName
+from shared.errors import RegistryError
+
+if TYPE_CHECKING:
+    from shared.domain import ModelVersion
 
 app = typer.Typer(help="The models in the registry, and which of them are served.", no_args_is_help=True)
+
+ModelName = Annotated[str, typer.Argument(help="A registered model: digits, digits-classical.", metavar="MODEL")]
+Reason = Annotated[str, typer.Option(help="Why; the promotion log keeps it.", metavar="TEXT", show_default=False)]
 
 
 @app.command("list")
 def list_models(use_case: OptionalUseCase = None) -> None:
-    """The versions of each registered model, newest first."""
-    from rich.table import Table
-
+    """The versions of each registered model, newest first: how good, from where, by whom promoted."""
     from shared.cli.console import stdout
-    from shared.cli.show import local_time
-    from shared.config import load_use_case, use_cases
-    from shared.domain import model_name
-    from shared.registry import client
+    from shared.cli.show_models import show_versions
+    from shared.domain import model_names
+    from shared.registry import client, promotion
+    from shared.storage.ledger import Ledger
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("model", "version", "aliases", "made", "study", "trial"):
-        table.add_column(column, no_wrap=True)
-    for name in [load_use_case(use_case).name] if use_case else use_cases():
-        for variant in ("system", "classical", "deep"):
-            for found in client.versions(model_name(name, variant)):
-                made = local_time(found.created_at) if found.created_at else ""
-                facts = (found.lineage.get("study", ""), found.lineage.get("trial", ""))
-                table.add_row(found.name, str(found.version), ", ".join(found.aliases), made, *facts)
-    stdout().print(table)
+    shown = False
+    for name in [model for known in _use_cases(use_case) for model in model_names(known)]:
+        promotion.log_champion(name)
+        if versions := client.versions(name, with_metrics=True):
+            show_versions(stdout(), versions, Ledger().promotions(name))
+            shown = True
+    if not shown:
+        typer.echo(f"nothing is registered yet; `evertune run {use_case or '<use_case>'}` ends with a model")
+
+
+@app.command()
+def show(
+    model: ModelName,
+    version: Annotated[
+        str | None, typer.Argument(help="A number or an alias; by default the champion, or the newest.")
+    ] = None,
+) -> None:
+    """All that is known of a version: metrics, parameters, lineage, the gate's figures, its promotions."""
+    from shared.cli.console import stdout
+    from shared.cli.show_models import show_version
+    from shared.registry import client, promotion
+    from shared.storage.ledger import Ledger
+
+    promotion.log_champion(model)
+    found = client.version(model, _default_version(model) if version is None else _version(model, version))
+    show_version(stdout(), found, client.params(found), Ledger().promotions(model))
+
+
+@app.command()
+def promote(
+    use_case: UseCaseName,
+    version: Annotated[str, typer.Argument(help="A number or an alias.")],
+    reason: Reason = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Make a version the champion by hand, whatever the gate has said of it; it is loaded first, and must predict."""
+    from shared.cli.show import decision_line
+    from shared.config import load_use_case
+    from shared.domain import PromotionDecision
+    from shared.flow.environment import user_name
+    from shared.registry import client, history, promotion
+    from shared.storage.ledger import Ledger
+
+    name = load_use_case(use_case).name
+    promotion.log_champion(name)
+    number, log = _version(name, version), Ledger().promotions(name)
+    seen = history.champion(log)
+    if number == seen:
+        raise RegistryError(f"what is promoted must be another version, but {number} is the champion of {name} already")
+    client.try_out(client.version(name, number))
+    gate = history.gate(log, number)
+    typer.echo(f"the gate has said: {decision_line(gate)}" if gate else f"the gate hasn't judged version {number}")
+    typer.echo(f"version {number} loads, and predicts its input example")
+    _ask(f"make it the champion of {name}, instead of {f'version {seen}' if seen else 'none'}?", yes)
+    decision = PromotionDecision(promote=True, reason=reason or "promoted by hand")
+    promotion.promote(name, number, decision, seen=seen, actor=user_name(), kind="hand")
+    typer.echo(f"{name}: version {number} is champion; `evertune models rollback {name}` takes it back")
+
+
+@app.command()
+def rollback(
+    use_case: UseCaseName,
+    to: Annotated[
+        int | None,
+        typer.Option(help="Any version that ever was champion; by default the one before.", metavar="VERSION"),
+    ] = None,
+    reason: Reason = "",
+) -> None:
+    """Let the champion of before be it again, at once. What is rolled back isn't promoted again by the gate."""
+    from shared.flow.environment import user_name
+    from shared.registry import promotion
+
+    done = promotion.rollback(use_case, to, reason=reason, actor=user_name())
+    instead = f" instead of version {done.previous}" if done.previous else ""
+    typer.echo(f"{use_case}: version {done.version} is champion{instead}; who serves it follows within seconds")
+
+
+@app.command()
+def compare(
+    use_case: UseCaseName,
+    a: Annotated[str, typer.Argument(help="A version: a number or an alias.")],
+    b: Annotated[str, typer.Argument(help="The version to compare it with.")] = "champion",
+) -> None:
+    """Two versions side by side, and how they do on the holdout rows that are fair to both."""
+    from shared.cli.console import stdout
+    from shared.cli.show_models import show_comparison
+    from shared.config import load_use_case
+    from shared.flow import compare as comparing
+
+    config = load_use_case(use_case)
+    found = comparing.compare(config, _version(config.name, a), _version(config.name, b))
+    show_comparison(stdout(), found)
+
+
+@app.command()
+def verify(use_case: OptionalUseCase = None) -> None:
+    """Check that log and registry agree and the files are there, and mend what a crash has left. Exit status 1: no."""
+    from shared.cli.console import stdout
+    from shared.cli.show_models import show_finding
+    from shared.registry import verify as checks
+
+    console, wrong = stdout(), False
+    for name in _use_cases(use_case):
+        for finding in checks.verify(name):
+            show_finding(console, name, finding)
+            wrong |= finding.wrong
+    raise typer.Exit(int(wrong))
+
+
+def _use_cases(use_case: str | None) -> list[str]:
+    """The one that is named, or all of the project."""
+    from shared.config import load_use_case, use_cases
+
+    return [load_use_case(use_case).name] if use_case else use_cases()
+
+
+def _version(model: str, given: str) -> int:
+    from shared.registry import aliases
+
+    return aliases.version_of(model, given)
+
+
+def _default_version(model: str) -> int:
+    """The champion, or the newest version.
+
+    Raises:
+        RegistryError: there is no such model.
+    """
+    from shared.registry import aliases, client
+
+    if (champion := aliases.champion(model)) is not None:
+        return champion
+    versions: list[ModelVersion] = client.versions(model)
+    if not versions:
+        raise RegistryError(f"a model is shown once it is registered, but {model!r} isn't; `evertune models list`")
+    return versions[0].version
+
+
+def _ask(question: str, yes: bool) -> None:
+    """Let a person agree, unless they have.
+
+    Raises:
+        RegistryError: nobody can be asked.
+        typer.Abort: they don't.
+    """
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise RegistryError(f"a person must agree, but there is no terminal to ask: {question}; say so by --yes")
+    typer.confirm(question, abort=True)

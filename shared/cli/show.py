@@ -71,12 +71,12 @@ def study_line(study: LedgerEntry) -> str:
     """`trial 17, neg_log_loss -0.0412 → digits-classical version 3`."""
     outcome = study.outcome
     model = f" → {outcome['model']} version {outcome['version']}" if outcome.get("model") else ""
-    return f"trial {outcome.get('trial')}, {outcome.get('metric', 'score')} {_number(outcome.get('value'))}{model}"
+    return f"trial {outcome.get('trial')}, {outcome.get('metric', 'score')} {number(outcome.get('value'))}{model}"
 
 
 def trial_line(trial: TrialSummary) -> str:
     """`trial 17, -0.0412, C=3.2, family='svm'`."""
-    values = ", ".join(map(_number, trial.values))
+    values = ", ".join(map(number, trial.values))
     return ", ".join([f"trial {trial.number}", values, *(f"{k}={v!r}" for k, v in trial.params.items())])
 
 
@@ -94,7 +94,7 @@ def champion_line(summary: Summary, use_case: str) -> str:
     champion, version = summary.champion, f"{use_case} version {summary.live}"
     if champion is None:
         return f"{version}, by its alias in the registry: the gate hasn't logged that"
-    on_holdout = f", {summary.metric} {_number(summary.score)} on the holdout" if summary.score is not None else ""
+    on_holdout = f", {summary.metric} {number(summary.score)} on the holdout" if summary.score is not None else ""
     return f"{version}{on_holdout}, since {local_time(champion.decided_at)}{HOW[champion.kind].format(champion.actor)}"
 
 
@@ -171,8 +171,8 @@ def show_surplus(console: Console, use_case: str, found: Holdings, *, dry_run: b
 
 def _best(entry: LedgerEntry, progress: Progress | None) -> str:
     if entry.state == "done":
-        return _number(entry.outcome.get("value"))
-    return _number(progress.best) if progress and progress.best is not None else ""
+        return number(entry.outcome.get("value"))
+    return number(progress.best) if progress and progress.best is not None else ""
 
 
 def _first_line(text: str) -> str:
@@ -184,7 +184,7 @@ def local_time(time: datetime) -> str:
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
 
-def _number(value: object) -> str:
+def number(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, int | float) else str(value)
 
 

@@ -6,9 +6,9 @@ import logging
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from shared.domain import Variant, model_name
+from shared.domain import model_names
 from shared.events.chain import Chain, chains, delete_chain
 from shared.flow import run_files
 from shared.flow.plan import use_case_tag
@@ -37,11 +37,10 @@ def holdings(use_case: UseCase, now: datetime) -> Holdings:
     from shared.registry import client
 
     ledger, name = Ledger(), use_case.name
-    models = [model_name(name, variant) for variant in get_args(Variant)]
     return Holdings(
         datasets=ledger.datasets(name),
         studies=ledger.entries(name),
-        versions=[version for model in models for version in client.versions(model)],
+        versions=[version for model in model_names(name) for version in client.versions(model)],
         sources=sources.sources(),
         runs=run_files.find(_runs(), use_case_tag(use_case), now),
         chains=[ChainFiles(chain.id, _ended(chain)) for chain in chains(name)],

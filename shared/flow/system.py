@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config import SystemConfig, UseCase
 from shared.domain import DatasetRef, StudySpec, TuningResult, model_name
-from shared.errors import FlowError
+from shared.errors import FlowError, RegistryError, ServiceError
 from shared.flow import hpo
 from shared.flow.gate import Gated, gated
 from shared.flow.plan import (
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from shared.training.system import SystemSearch
     from shared.tuning.worker import Evaluate, WorkerStats
 
+logger = logging.getLogger(__name__)
+
 TOP = 3
 LATENCY = "latency_ms"
 
@@ -46,6 +49,7 @@ def plan(use_case: UseCase, dataset: str = "latest", *, force: bool = False, run
         FlowError: no dataset version has all configured variants done.
         ServiceError: the system couldn't be registered, since MLflow can't be reached.
     """
+    _notice_champion(use_case.name)
     found = due(use_case, dataset, force=force)
     if found.idle:
         return hpo.confirmed(found)
@@ -53,6 +57,16 @@ def plan(use_case: UseCase, dataset: str = "latest", *, force: bool = False, run
     if force:
         hpo.start_anew(found.study.name)
     return begun(found, Ledger(), run)
+
+
+def _notice_champion(name: str) -> None:
+    """Also where nothing is due, log what somebody has moved in the registry since the last night."""
+    from shared.registry import promotion
+
+    try:
+        promotion.log_champion(name)
+    except (RegistryError, ServiceError) as err:  # whoever needs the registry says so
+        logger.warning("the champion can't be looked up", extra={"model": name, "reason": str(err)})
 
 
 def due(use_case: UseCase, dataset: str = "latest", *, force: bool = False) -> Plan:

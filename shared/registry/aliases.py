@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from shared.errors import ServiceError
+from shared.errors import RegistryError, ServiceError
 from shared.storage import services
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,23 @@ def of(name: str) -> dict[str, int]:
 def champion(name: str) -> int | None:
     """The version that is served; None: there is none yet."""
     return of(name).get(CHAMPION)
+
+
+def version_of(name: str, given: str) -> int:
+    """The version that a person means by its number or by an alias.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    at = of(name)
+    version = int(given) if given.isdecimal() else at.get(given)
+    if version is None or not has_version(name, version):
+        known = ", ".join(f"{alias} ({number})" for alias, number in at.items())
+        raise RegistryError(
+            f"{name} has versions, by number, and aliases: {known or 'none'}; but {given!r} is none of them; "
+            "`evertune models list` shows all"
+        )
+    return version
 
 
 def has_version(name: str, version: int) -> bool:

@@ -111,19 +111,31 @@ def note(name: str, number: int, key: str, text: str) -> None:
         client.set_model_version_tag(name, str(number), f"{PREFIX}{key}", text[:5000])
 
 
-def versions(name: str) -> list[ModelVersion]:
-    """All versions of a registered model, without their metrics; none where there is no such model.
+def versions(name: str, *, with_metrics: bool = False) -> list[ModelVersion]:
+    """All versions of a registered model, the newest first; none where there is no such model.
 
-    Two requests, however many there are: versions don't come with their aliases, nor with the metrics of their runs.
+    Two requests, however many there are, and two more for the metrics: versions don't come with their aliases, nor with
+    the metrics of their runs.
     """
     with _registry(f"list the versions of {name}") as client:
         from mlflow.utils import get_results_from_paginated_fn
 
         aliases = _aliases(client, name)
+        metrics = _metrics(client, name) if with_metrics else {}
         found = get_results_from_paginated_fn(
             lambda n, token: client.search_model_versions(f"name = '{name}'", max_results=n, page_token=token), PAGE
         )
-        return [_of(version, [a for a, at in aliases.items() if int(at) == int(version.version)]) for version in found]
+        found.sort(key=lambda version: int(version.version), reverse=True)
+        return [
+            _of(v, [a for a, at in aliases.items() if int(at) == int(v.version)], metrics.get(v.run_id)) for v in found
+        ]
+
+
+def params(version: ModelVersion) -> dict[str, str]:
+    """The parameters of a version, nested ones by dotted keys."""
+    with _registry(f"look up the parameters of {version.uri}") as client:
+        run_id = client.get_model_version(version.name, str(version.version)).run_id
+        return dict(client.get_run(run_id).data.params) if run_id else {}
 
 
 def delete_version(version: ModelVersion) -> None:
@@ -181,6 +193,23 @@ def delete_alias(name: str, alias: str) -> None:
     """Take an alias away; nothing happens where it stands at no version. Called by `shared.registry.aliases`."""
     with _registry(f"delete {name}@{alias}") as client:
         client.delete_registered_model_alias(name, alias)
+
+
+def try_out(version: ModelVersion) -> None:
+    """Load a version and let it predict its input example, as who serves it would.
+
+    Raises:
+        RegistryError: the files can't be fetched.
+        UnloadableModelError: it can't be loaded, or can't predict it.
+    """
+    from mlflow.models import Model
+
+    with downloaded(version) as folder:
+        system = model.load(folder / "artifacts" / pyfunc.ARTIFACT)
+        try:
+            system.scores(Model.load(str(folder)).load_input_example(str(folder)))
+        except Exception as err:
+            raise UnloadableModelError(f"{version.uri} must predict its input example, but {err!r}") from err
 
 
 def load_version(version: ModelVersion) -> model.System:
@@ -242,6 +271,19 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
             return {}
         raise
     return aliases
+
+
+def _metrics(client: MlflowClient, name: str) -> dict[str, dict[str, float]]:
+    """Metrics by run, of all runs of a registered model."""
+    from mlflow.utils import get_results_from_paginated_fn
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return {}
+    runs = get_results_from_paginated_fn(
+        lambda n, token: client.search_runs([experiment.experiment_id], max_results=n, page_token=token), PAGE
+    )
+    return {run.info.run_id: run.data.metrics for run in runs}
 
 
 def _version(client: MlflowClient, name: str, version: str) -> ModelVersion:
