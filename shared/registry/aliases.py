@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from shared.errors import RegistryError, ServiceError
-from shared.storage import services
+from shared.settings import settings
 
 logger = logging.getLogger(__name__)
 
@@ -83,16 +83,14 @@ def remove(name: str, alias: str) -> None:
 
 
 def _ask(question: Callable[[Store], Answer]) -> Answer:
+    if (direct := _direct()) is not None:
+        try:
+            return question(direct)
+        except ServiceError as err:
+            logger.debug("asking MLflow's client", extra={"reason": str(err)})
     from shared.registry import client
 
-    direct = _direct()
-    try:
-        return question(direct or client)
-    except ServiceError as err:
-        if direct is None:
-            raise
-        logger.debug("asking MLflow's client", extra={"reason": str(err)})
-        return question(client)
+    return question(client)
 
 
 def _direct() -> Store | None:
@@ -100,7 +98,8 @@ def _direct() -> Store | None:
     from shared.registry import rest
     from shared.storage import mlflow_tables
 
-    scheme = services.mlflow_tracking_uri().partition(":")[0]
+    external = settings().mlflow_tracking_uri
+    scheme = external.get_secret_value().partition(":")[0] if external else "postgresql"
     if any(os.environ.get(variable) for variable in WORKSPACES):
         return None
     ways: dict[str, Store] = {"postgresql": mlflow_tables, "http": rest, "https": rest}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from shared.domain import ModelVersion, PromotionDecision
 from shared.errors import RegistryError
-from shared.registry import aliases, client, history
+from shared.registry import aliases, history
 from shared.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS
 from shared.storage.database import connect
 from shared.storage.ledger import Kind, Ledger, Promotion
@@ -40,6 +40,8 @@ def settle(
     Raises:
         RegistryError: the registry can't be reached, or refuses.
     """
+    from shared.registry import client
+
     log_champion(name)
     while (known := decision_on(name, version)) is None:
         champion = client.champion(name)
@@ -107,10 +109,11 @@ def rollback(name: str, to: int | None = None, *, reason: str = "", actor: str) 
     """
     with _locked(name):
         live, log = _agree(name)
-        valid = [v for v in history.champions(log) if v != live and aliases.has_version(name, v)]
-        target = next((v for v in history.before(log, live) if v in valid), None) if to is None else to
-        if target not in valid:
-            raise RegistryError(_no_rollback(name, to, live, valid))
+        others = [version for version in history.champions(log) if version != live]
+        wanted = history.before(log, live) if to is None else [version for version in others if version == to]
+        target = _first_there(name, wanted)
+        if target is None:
+            raise RegistryError(_no_rollback(name, to, live, [v for v in others if aliases.has_version(name, v)]))
         decision = PromotionDecision(promote=True, reason=reason or f"rolled back from {_said(live)}")
         _, log = _decide(name, target, live, decision, actor, "rollback")
     return log[-1]
@@ -118,6 +121,8 @@ def rollback(name: str, to: int | None = None, *, reason: str = "", actor: str) 
 
 def retire(version: ModelVersion) -> bool:
     """Delete a version, unless an alias stands at it by now; whether it was deleted."""
+    from shared.registry import client
+
     with _locked(version.name):
         _agree(version.name)
         held = version.version in aliases.of(version.name).values()
@@ -143,7 +148,7 @@ def _agree(name: str) -> tuple[int | None, history.Log]:
     log, live = ledger.promotions(name), at.get(CHAMPION)
     if pending := history.pending(log):
         for promotion in pending:
-            _carry_out(promotion)
+            live = _carry_out(promotion, live)
         return _agree(name)
     if live is not None and live != history.champion(log):
         ledger.log_promotion(name, live, history.champion(log), FOUND, ELSEWHERE, "found")
@@ -152,22 +157,27 @@ def _agree(name: str) -> tuple[int | None, history.Log]:
     return live, log
 
 
-def _carry_out(promotion: Promotion) -> None:
+def _carry_out(promotion: Promotion, live: int | None) -> int | None:
+    """Move the alias, unless somebody has moved it elsewhere meanwhile; the champion afterwards."""
     name, version = promotion.use_case, promotion.version
-    live = aliases.of(name).get(CHAMPION)
     outcome = history.outcome(promotion, live, exists=aliases.has_version(name, version))
     if outcome == "moved" and live != version:
         aliases.point(name, CHAMPION, version)
     Ledger().settle_promotion(promotion.id, outcome)
+    return version if outcome == "moved" else live
 
 
 def _point_previous(name: str, candidates: list[int], current: int | None) -> None:
     """Let the alias `previous` stand where a rollback leads to."""
-    wanted = next((v for v in candidates if v == current or aliases.has_version(name, v)), None)
+    wanted = current if candidates[:1] == [current] else _first_there(name, candidates)
     if wanted is None and current is not None:
         aliases.remove(name, PREVIOUS)
     elif wanted is not None and wanted != current:
         aliases.point(name, PREVIOUS, wanted)
+
+
+def _first_there(name: str, versions: list[int]) -> int | None:
+    return next((version for version in versions if aliases.has_version(name, version)), None)
 
 
 def _said(version: int | None) -> str:

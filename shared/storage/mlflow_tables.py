@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import psycopg
 
 from shared.errors import RegistryError, ServiceError
-from shared.storage import database, services
+from shared.settings import settings
+from shared.storage import database, embedded
 
 # Revisions of MLflow's schema whose store was read: it does no more with an alias than what stands here.
 KNOWN = ("dc11669786a5",)  # MLflow 3.17
@@ -71,12 +72,19 @@ def delete_alias(name: str, alias: str) -> None:
 @contextmanager
 def _connected() -> Iterator[psycopg.Connection | None]:
     """A connection to MLflow's database; None where it has no tables yet, since nothing has been registered."""
-    address = database.libpq_url(services.mlflow_tracking_uri())
     try:
-        with psycopg.connect(address, connect_timeout=database.CONNECT_TIMEOUT_S, autocommit=True) as connection:
+        with _open() as connection:
             yield connection if _is_known(connection) else None
     except psycopg.Error:
         raise ServiceError("MLflow's aliases can't be had by SQL; ask MLflow itself") from None
+
+
+def _open() -> psycopg.Connection:
+    external = settings().mlflow_tracking_uri
+    if external is None:
+        return embedded.connect(settings().home, "mlflow")
+    address = database.libpq_url(external.get_secret_value())
+    return psycopg.connect(address, connect_timeout=database.CONNECT_TIMEOUT_S, autocommit=True)
 
 
 def _is_known(connection: psycopg.Connection) -> bool:
