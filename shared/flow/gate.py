@@ -1,6 +1,6 @@
 """What the gate is told, and what follows from its decision.
 
-Both models are loaded from the registry. The holdout is read here and nowhere else.
+Both models are loaded from the registry. The holdout is read here, and by `compare`, which decides nothing.
 """
 
 from __future__ import annotations

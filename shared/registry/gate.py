@@ -197,7 +197,7 @@ def _unopposed(bout: Bout, figures: Figures) -> str:
 def _keeps_its_place(unfair: str) -> str:
     return (
         f"the champion keeps its place, since it can't be compared fairly: {unfair}; to serve the challenger all "
-        "the same, move the alias `champion` to it (`evertune dashboard`), and later ones are compared with it"
+        "the same, promote it by hand (`evertune models promote`), and later ones are compared with it"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from shared.storage.services import mlflow_tracking_uri
 from tests.on_record import prepare_rows
 
 NAME = "breast_cancer"
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 YES = PromotionDecision(promote=True, reason="better by 0.1", figures={"challenger": -0.1, "latency_ms": 1.5})
 NO = PromotionDecision(promote=False, reason="worse, or luck", figures={"challenger": -0.6})
 
@@ -70,13 +72,25 @@ def good_and_poor(rows) -> None:
     promotion.promote(NAME, 2, NO, seen=1, actor="SystemTuneFlow/2")
 
 
+@pytest.mark.usefixtures("good_and_poor")
+def test_what_the_page_says_to_type_leads_from_the_list_to_a_promotion_and_back():
+    (commands,) = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for command in commands.replace("digits", NAME).splitlines():
+        assert run(*shlex.split(command)[2:])
+    kinds = [(p.version, p.kind, p.reason, p.actor) for p in Ledger().promotions(NAME)[2:]]
+    assert kinds == [
+        (2, "hand", "the auditors ask for it", "tester"),
+        (1, "rollback", "it was a mistake", "tester"),
+    ]
+
+
 def row(shown: str, version: int) -> str:
     (found,) = re.findall(rf"^ *{version} .*$", shown, re.MULTILINE)
     return found
 
 
 @pytest.mark.usefixtures("good_and_poor")
-def test_from_the_list_to_a_promotion_by_hand_and_back():
+def test_a_person_may_overrule_the_gate_and_what_they_did_is_shown():
     listed = run("list", NAME)
     assert "neg_log_loss" in listed
     assert re.search(r"1 +champion +-0.2 .* MB .* abc/def +7 +\d{4}-\d\d-\d\d \d\d:\d\d by the gate", row(listed, 1))

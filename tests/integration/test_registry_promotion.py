@@ -96,6 +96,29 @@ def test_a_gate_that_met_another_champion_than_somebody_has_chosen_since_is_refu
     assert log()[2:] == [(1, 2, True, "somebody outside of Evertune"), (3, 1, True, "d")]
 
 
+def test_a_promotion_that_was_interrupted_is_carried_out_by_whoever_looks_next():
+    promote(NAME, 1, YES, seen=None, actor="a")
+    Ledger().log_promotion(NAME, 2, 1, YES, "b")
+    assert not promote(NAME, 3, NO, seen=2, actor="c")
+    assert aliases.of(NAME) == {"champion": 2, "previous": 1}
+    assert log() == [(1, None, True, "a"), (2, 1, True, "b"), (3, 2, False, "c")]
+
+
+@pytest.mark.parametrize("by_hand", ["moves the alias", "deletes the version"])
+def test_a_promotion_that_was_interrupted_is_void_where_somebody_has_done_otherwise_meanwhile(mlflow, by_hand):
+    promote(NAME, 1, YES, seen=None, actor="a")
+    Ledger().log_promotion(NAME, 2, 1, YES, "b")
+    if by_hand == "moves the alias":
+        mlflow.set_registered_model_alias(NAME, "champion", "3")
+    else:
+        mlflow.delete_model_version(NAME, "2")
+    log_champion(NAME)
+    found = [(3, 1, True, "somebody outside of Evertune")] if by_hand == "moves the alias" else []
+    assert log() == [(1, None, True, "a"), (2, 1, False, "b"), *found]
+    assert aliases.champion(NAME) == (3 if found else 1)
+    assert aliases.of(NAME).get("previous") == (1 if found else None)
+
+
 def test_a_champion_that_somebody_took_away_can_be_had_back(mlflow):
     promote(NAME, 1, YES, seen=None, actor="a")
     mlflow.delete_registered_model_alias(NAME, "champion")

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from shared.domain import PromotionDecision
 from shared.errors import RegistryError
 from shared.registry import aliases, history
-from shared.registry.promotion import log_champion, promote, rollback
+from shared.registry.promotion import ELSEWHERE, log_champion, promote, rollback
 from shared.registry.verify import agreement
 from shared.storage.ledger import Ledger, Promotion
 from shared.storage.services import mlflow_tracking_uri
@@ -26,6 +26,8 @@ from shared.storage.services import mlflow_tracking_uri
 YES = PromotionDecision(promote=True, reason="better")
 NO = PromotionDecision(promote=False, reason="worse")
 RACES, HISTORIES = 3, 8  # each time
+# A model, what is done to it, which versions may be champion after that was killed, and who does it.
+Scene = tuple[str, Callable[[], object], set[int], str]
 numbers = itertools.count()
 
 
@@ -96,25 +98,25 @@ def end(pid: int, read: int) -> tuple[int, str]:
     return os.WTERMSIG(os.waitpid(pid, 0)[1]), said
 
 
-def begin_promotion(mlflow: MlflowClient) -> tuple[str, Callable[[], object], set[int]]:
+def begin_promotion(mlflow: MlflowClient) -> Scene:
     name = promoted(mlflow, 1)
-    return name, lambda: promote(name, 2, YES, seen=1, actor="SystemTuneFlow/2"), {1, 2}
+    return name, lambda: promote(name, 2, YES, seen=1, actor="SystemTuneFlow/2"), {1, 2}, "SystemTuneFlow/2"
 
 
-def begin_first_promotion(mlflow: MlflowClient) -> tuple[str, Callable[[], object], set[int]]:
+def begin_first_promotion(mlflow: MlflowClient) -> Scene:
     name = model(mlflow)
-    return name, lambda: promote(name, 1, YES, seen=None, actor="SystemTuneFlow/1"), {1}
+    return name, lambda: promote(name, 1, YES, seen=None, actor="SystemTuneFlow/1"), {1}, "SystemTuneFlow/1"
 
 
-def begin_rollback(mlflow: MlflowClient) -> tuple[str, Callable[[], object], set[int]]:
+def begin_rollback(mlflow: MlflowClient) -> Scene:
     name = promoted(mlflow, 1, 2, 3)
-    return name, lambda: rollback(name, actor="ann"), {3, 2}
+    return name, lambda: rollback(name, actor="ann"), {3, 2}, "ann"
 
 
-def begin_to_notice_a_move_by_hand(mlflow: MlflowClient) -> tuple[str, Callable[[], object], set[int]]:
+def begin_to_notice_a_move_by_hand(mlflow: MlflowClient) -> Scene:
     name = promoted(mlflow, 1, 2)
     mlflow.set_registered_model_alias(name, "champion", "3")
-    return name, lambda: log_champion(name), {3}
+    return name, lambda: log_champion(name), {3}, ELSEWHERE
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def begin_to_notice_a_move_by_hand(mlflow: MlflowClient) -> tuple[str, Callable[
 )
 def test_killed_between_any_two_writes_it_leaves_one_champion_that_log_and_registry_agree_on(mlflow, begin):
     for writes in itertools.count():
-        name, work, possible = begin(mlflow)
+        name, work, possible, actor = begin(mlflow)
         before = Ledger().promotions(name)
         signum, refused = end(*start(work, kill_at=writes))
         left = Ledger().promotions(name)
@@ -134,6 +136,7 @@ def test_killed_between_any_two_writes_it_leaves_one_champion_that_log_and_regis
         log, at = Ledger().promotions(name), aliases.of(name)
         assert log[: len(left)] == left or history.pending(left), "nothing is lost"
         assert at.get("champion") in possible | ({None} if not before else set())
+        assert {entry.actor for entry in log} <= {entry.actor for entry in before} | {actor}, "who decided is known"
         if len(left) > len(before):
             assert at["champion"] == left[-1].version, "what was decided is carried out"
         if history.pending(left):
