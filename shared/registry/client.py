@@ -202,9 +202,9 @@ def try_out(version: ModelVersion) -> None:
         RegistryError: the files can't be fetched.
         UnloadableModelError: it can't be loaded, or can't predict it.
     """
-    from mlflow.models import Model
-
     with downloaded(version) as folder:
+        from mlflow.models import Model
+
         system = model.load(folder / "artifacts" / pyfunc.ARTIFACT)
         try:
             system.scores(Model.load(str(folder)).load_input_example(str(folder)))

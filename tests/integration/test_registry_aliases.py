@@ -100,6 +100,8 @@ def test_mlflows_server_can_do_the_same_for_who_is_let_in(mlflow, mlflow_server:
         point_at(mlflow_server, patch)
         with pytest.raises(ServiceError, match="answers 401"):
             rest.aliases(NAME)
+        with pytest.raises(RegistryError, match="can't look up the aliases of iris"):
+            aliases.of(NAME)  # MLflow's client, which may know another way, doesn't either
         if by == "the address":
             point_at(mlflow_server.replace("//", f"//ann:{quote(PASSWORD, safe='')}@"), patch)
         elif by == "a token":
@@ -143,8 +145,11 @@ def test_what_is_live_is_known_where_mlflow_has_no_tables_yet_or_none_to_read(da
     assert "hidden" not in str(refused.value)
 
 
-@pytest.mark.usefixtures("mlflow")
-def test_aliases_are_read_and_moved_without_importing_mlflow():
+@pytest.mark.parametrize("way", ["tables", "server"])
+def test_aliases_are_read_and_moved_without_importing_mlflow(way: str, mlflow_server: str, monkeypatch):
+    if way == "server":
+        point_at(mlflow_server, monkeypatch)
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", PASSWORD)
     code = (
         "import sys; from shared.registry import promotion; from shared.domain import PromotionDecision as Decision\n"
         "for version, seen in ((1, None), (2, 1)):\n"

@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from mlflow import MlflowClient
 
+from shared.config import UseCase
 from shared.domain import PromotionDecision
 from shared.errors import RegistryError
+from shared.flow import system
 from shared.registry import aliases
 from shared.registry.promotion import log_champion, promote, rollback
+from shared.settings import settings
 from shared.storage.ledger import Ledger
 from shared.storage.services import mlflow_tracking_uri
 
@@ -84,6 +87,25 @@ def test_a_move_in_mlflow_itself_is_logged_by_whoever_looks_next(mlflow):
     log_champion(NAME)
     assert log()[2:] == [(1, 2, True, "somebody outside of Evertune")]
     assert aliases.of(NAME) == {"champion": 1, "previous": 2}
+
+
+def test_a_night_with_nothing_to_do_notices_a_move_in_mlflow_and_a_registry_that_is_away_is_no_failure(
+    mlflow, monkeypatch
+):
+    promote(NAME, 1, YES, seen=None, actor="a")
+    mlflow.set_registered_model_alias(NAME, "champion", "2")
+    use_case = UseCase.model_validate(
+        {
+            "name": NAME, "title": "Iris", "data": {"source": "sklearn:iris", "target": "target"},
+            "tuning": {"metric": "accuracy"}, "classical": {"objective": "x.py"},
+        }
+    )  # fmt: skip
+    assert "no table [system]" in system.plan(use_case, run="SystemTuneFlow/1").idle
+    assert log()[1:] == [(2, 1, True, "somebody outside of Evertune")]
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://127.0.0.1:1/mlflow")
+    settings.cache_clear()
+    assert "no table [system]" in system.plan(use_case, run="SystemTuneFlow/2").idle
 
 
 def test_a_gate_that_met_another_champion_than_somebody_has_chosen_since_is_refused(mlflow):
