@@ -67,17 +67,16 @@ def promote(
     from shared.config import load_use_case
     from shared.domain import PromotionDecision
     from shared.flow.environment import user_name
-    from shared.registry import client, history, promotion
+    from shared.registry import aliases, client, history, promotion
     from shared.storage.ledger import Ledger
 
     name = load_use_case(use_case).name
     promotion.log_champion(name)
-    number, log = _version(name, version), Ledger().promotions(name)
-    seen = history.champion(log)
+    number, seen = _version(name, version), aliases.champion(name)
     if number == seen:
         raise RegistryError(f"what is promoted must be another version, but {number} is the champion of {name} already")
     client.try_out(client.version(name, number))
-    gate = history.gate(log, number)
+    gate = history.gate(Ledger().promotions(name), number)
     typer.echo(f"the gate has said: {decision_line(gate)}" if gate else f"the gate hasn't judged version {number}")
     typer.echo(f"version {number} loads, and predicts its input example")
     _ask(f"make it the champion of {name}, instead of {f'version {seen}' if seen else 'none'}?", yes)

@@ -17,18 +17,24 @@ if TYPE_CHECKING:
     from shared.flow.compare import Comparison
     from shared.registry.verify import Finding
 
+WORD = 10  # the longest that a narrow terminal must not break: an alias, a date
 BY = {"gate": "by the gate", "hand": "by {}", "rollback": "back by {}", "found": "by {}"}
 DEVELOPMENT, GATE = "development_", "gate."
-FIGURES = ("version", "development", "holdout", "size", "latency", "trial")
-COLUMNS = ("version", "alias", "development", "holdout", "size", "latency", "made", "study", "trial", "promoted")
+COLUMNS = ("version", "alias", "folds", "holdout", "size", "latency", "made", "study", "trial", "promoted")
+WRAPPED = ("alias", "made", "promoted")
 
 
 def show_versions(console: Console, versions: Sequence[ModelVersion], log: history.Log) -> None:
-    """A row per version of a registered model."""
+    """A row per version of a registered model. Of its study, only the end of the name is shown.
+
+    folds: the metric in cross-validation.
+    """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in COLUMNS:
-        figure = column in FIGURES
-        table.add_column(column, justify="right" if figure else "left", no_wrap=figure, overflow="fold")
+        if column in WRAPPED:
+            table.add_column(column, min_width=WORD)
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
     for version in versions:
         table.add_row(*map(escape, _row(version, log)))
     metrics = {key.removeprefix(DEVELOPMENT) for v in versions for key in v.metrics if key.startswith(DEVELOPMENT)}
@@ -74,7 +80,7 @@ def _row(version: ModelVersion, log: history.Log) -> list[str]:
         ", ".join(version.aliases),
         *_costs(version).values(),
         local_time(version.created_at) if version.created_at else "",
-        "/".join(version.lineage.get("study", "").split("/")[-2:]),
+        version.lineage.get("study", "").rpartition("/")[2],
         version.lineage.get("trial", ""),
         _promoted(version.version, log),
     ]
@@ -85,7 +91,7 @@ def _costs(version: ModelVersion) -> dict[str, str]:
     found = version.metrics
     development = next((value for key, value in found.items() if key.startswith(DEVELOPMENT)), None)
     return {
-        "development": _shown(development),
+        "folds": _shown(development),
         "holdout": _shown(found.get(f"{GATE}challenger")),
         "size": _shown(found.get("size_mb"), " MB"),
         "latency": _shown(found.get(f"{GATE}latency_ms"), " ms"),
@@ -93,7 +99,7 @@ def _costs(version: ModelVersion) -> dict[str, str]:
 
 
 def _shown(value: float | None, unit: str = "") -> str:
-    return "" if value is None else f"{value:.4g}{unit}"
+    return "" if value is None else f"{value:.3g}{unit}" if unit else f"{value:.4g}"
 
 
 def _promoted(version: int, log: history.Log) -> str:
@@ -135,8 +141,9 @@ def _difference(found: Comparison) -> str:
     if isinstance(d, str):
         return f"they can't be compared on the holdout: {d}"
     some = "" if d.rows == d.of else f", those of {d.of} that are fair to both"
+    a, b, gain, low, high = map(number, (d.a, d.b, d.gain, d.low, d.high))
     return (
-        f"on {d.rows} holdout rows{some}: {d.metric} {number(d.a)} against {number(d.b)}, version {found.a.version} is "
-        f"better by {number(d.gain)}, in 95 % of draws of these rows by {number(d.low)} to {number(d.high)}\n"
+        f"on {d.rows} holdout rows{some}: {d.metric} {a} against {b}, a gain of {gain}, in 95 % of draws of these rows "
+        f"of {low} to {high}\n"
         "this is no test and spends nothing of the gate's α; who chooses by it often wears the holdout out all the same"
     )
