@@ -51,7 +51,7 @@ def gated(plan: Plan, outcome: Mapping[str, Any], run: str) -> Gated:
     figures = {key: float(value) for key, value in decided.figures.items()}
     client.add_metrics(version, {f"gate.{key}": value for key, value in figures.items()})
     met = client.version(name, decided.previous) if decided.previous else None
-    decision = PromotionDecision(promote=decided.promoted, reason=decided.reason, figures=figures)
+    decision = PromotionDecision(promote=decided.took_place, reason=decided.reason, figures=figures)
     return Gated(client.version(name, number), met, decision)
 
 

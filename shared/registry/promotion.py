@@ -94,11 +94,11 @@ def promote(
     with _locked(name):
         live, log = _agree(name)
         if kind == "gate" and (known := history.decision(log, version)):
-            return known.promoted
+            return known.took_place
         if decision.promote and live != seen:
             raise ChampionMovedError(_moved(name, version, seen, live, history.latest(log)))
-        _decide(name, version, live, decision, actor, kind)
-    return decision.promote
+        live, _ = _decide(name, version, live, decision, actor, kind)
+    return decision.promote and live == version
 
 
 def rollback(name: str, to: int | None = None, *, reason: str = "", actor: str) -> Promotion:
