@@ -97,6 +97,8 @@ def promote(
             return known.took_place
         if decision.promote and live != seen:
             raise ChampionMovedError(_moved(name, version, seen, live, history.latest(log)))
+        if decision.promote and not aliases.has_version(name, version):
+            raise RegistryError(f"what is promoted must be in the registry, but {name} has no version {version} there")
         live, _ = _decide(name, version, live, decision, actor, kind)
     return decision.promote and live == version
 
@@ -135,8 +137,6 @@ def _decide(
     name: str, version: int, live: int | None, decision: PromotionDecision, actor: str, kind: Kind
 ) -> tuple[int | None, history.Log]:
     """Log a decision, and carry it out; champion and log afterwards."""
-    if decision.promote and not aliases.has_version(name, version):
-        raise RegistryError(f"what is promoted must be in the registry, but {name} has no version {version} there")
     Ledger().log_promotion(name, version, live, decision, actor, kind)
     logger.info("promotion decided", extra={"model": name, "version": version, "promoted": decision.promote})
     return _agree(name)
