@@ -33,6 +33,10 @@ class UnloadableModelError(RegistryError):
     """A registered model's files can't be loaded without running what is in them, or by this version of Evertune."""
 
 
+class UnrecordedModelError(UnloadableModelError):
+    """A registered model's files aren't on record, so that nobody knows whether they are those that were registered."""
+
+
 class FlowError(EvertuneError):
     """A flow of the chain can't start, or failed."""
 

@@ -13,6 +13,7 @@ A saved system is a folder with a `manifest.json` and native files, by the kind 
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+_PROTOCOL = 2  # of skops: its loaders of earlier ones audit less
 _CHUNK = 1024  # rows that go through a torch module at a time: bounds the memory of its activations
 
 # Types beyond skops' own list that a fitted estimator of scikit-learn is made of. Each was reviewed: loading one sets
@@ -209,13 +211,15 @@ def load(folder: str | Path) -> System:
     """
     root = Path(folder).resolve()
     manifest = _manifest(root)
+    try:
+        return _system(manifest, lambda name: _read(root, name))
+    except ModelError:
+        raise
+    except Exception as err:
+        raise ModelError(f"a saved system must be whole and as it was saved, but isn't: {err!r}") from err
 
-    def read(name: str) -> bytes:
-        path = (root / name).resolve()
-        if not path.is_relative_to(root):
-            raise ModelError(f"{root}: a model's files must be inside its folder, but the manifest names {name!r}")
-        return path.read_bytes()
 
+def _system(manifest: Mapping[str, Any], read: Callable[[str], bytes]) -> System:
     members = []
     for facts in manifest["members"]:
         parts = {Path(name).name: read(name) for name in facts["files"]}
@@ -226,9 +230,16 @@ def load(folder: str | Path) -> System:
     return System(signature, members, manifest["weights"], calibrator)
 
 
+def _read(root: Path, name: str) -> bytes:
+    path = (root / name).resolve()  # where links lead to
+    if not path.is_relative_to(root):
+        raise ModelError(f"{root}: a model's files must be inside its folder, but the manifest names {name!r}")
+    return path.read_bytes()
+
+
 def _manifest(root: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads((root / "manifest.json").read_bytes())
+        manifest: dict[str, Any] = json.loads(_read(root, "manifest.json"))
     except (OSError, ValueError) as err:
         raise ModelError(f"{root}: must hold the manifest.json of a saved system, but {err}") from err
     if manifest.get("format") != FORMAT:
@@ -307,6 +318,9 @@ def _dump_skops(value: Any, owner: str) -> bytes:
 
 def _load_skops(content: bytes) -> Any:
     skops = _skops()
+    protocol = json.loads(_parts(content)["schema.json"])["protocol"]
+    if protocol < _PROTOCOL:
+        raise ModelError(f"a skops file must be of protocol {_PROTOCOL} at least, but is of {protocol}; don't load it")
     unknown = sorted(set(skops.get_untrusted_types(data=content)) - set(TRUSTED_TYPES))
     if unknown:
         raise ModelError(f"a skops file must hold reviewed types only, but holds {', '.join(unknown)}; don't load it")
@@ -408,47 +422,133 @@ def _dump_torch(member: Member, signature: Signature) -> tuple[dict[str, bytes],
     program.example_inputs = None  # torch would pickle them into the archive
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
-    _check_archive(buffer.getvalue())
-    return {"model.pt2": buffer.getvalue()}, {}
+    return {"model.pt2": _plain_archive(buffer.getvalue())}, {}
 
 
 def _load_torch(parts: Mapping[str, bytes], _: Mapping[str, Any]) -> Any:
     import torch
 
-    _check_archive(parts["model.pt2"])
-    with _environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
-        return torch.export.load(io.BytesIO(parts["model.pt2"])).module()
+    archive = io.BytesIO(_plain_archive(parts["model.pt2"]))
+    with environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
+        return torch.export.load(archive).module(check_guards=False)  # guards are Python that torch runs
 
 
-_ARCHIVE = re.compile(
+_PART = re.compile(
     r"archive/(data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
     r"|models/model\.json|data/sample_inputs/model\.pt|archive_format|archive_version|byteorder|\.data/\w+)"
 )
+# torch looks a graph's functions up by these names, from `torch`, `math` or `operator` on: `torch.os.system` is one.
+_FUNCTION = re.compile(
+    r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|torch\.sym_\w+|math\.\w+"
+    r"|torch\.ops\.higher_order\.(cond|scan|map_impl|while_loop|wrap_with_set_grad_enabled|wrap_with_autocast)"
+    r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
+)
+# Sizes are formulas, which sympy evaluates as Python.
+_ARITHMETIC = re.compile(
+    r"Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|Abs|And|Or|Not|Where|\w*Div|CeilToInt|FloorToInt|TruncToInt"
+    r"|PythonMod|ModularIndexing|PowByNatural|Equality|Unequality|Eq|Ne|Lt|Le|Gt|Ge|(Strict)?(Less|Greater)Than"
+)
+_SPEC = {"builtins.tuple", "builtins.list", "builtins.dict", "null", "[]", "type", "context", "children_spec"}
 
 
-def _check_archive(content: bytes) -> None:
-    """Refuse a `.pt2` with more in it than a graph and raw tensors: pickles, custom objects, compiled code.
+def _plain_archive(content: bytes) -> bytes:
+    """A `.pt2` of a graph and raw tensors alone, written anew without what torch notes for people: traces and paths.
 
     Raises:
-        ModelError: the archive has such a part.
+        ModelError: the archive has more in it: pickles, custom objects, compiled code, or Python in its graph.
+    """
+    parts, plain = _parts(content), io.BytesIO()
+    for name, part in parts.items():
+        pickled = name.endswith("_config.json") and _has_pickles(part)
+        if pickled or (name.endswith("sample_inputs/model.pt") and part) or not _PART.fullmatch(name):
+            raise ModelError(
+                f"a torch member must be a graph and plain tensors, but its archive has {name}, which is "
+                "unpickled or run when loaded; use plain tensors as parameters and buffers"
+            )
+    with zipfile.ZipFile(plain, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, _plain_graph(part) if name.endswith("models/model.json") else part)
+    return plain.getvalue()
+
+
+def _parts(content: bytes) -> dict[str, bytes]:
+    """What is in an archive, each part as it is: nothing packed, so that it can't grow beyond the archive's size.
+
+    Raises:
+        ModelError: a part is packed, there twice, or one with others.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for part in archive.infolist():
-            pickled = part.filename.endswith("_config.json") and _has_pickles(archive.read(part))
-            sample = part.filename.endswith("sample_inputs/model.pt") and part.file_size
-            if pickled or sample or not _ARCHIVE.fullmatch(part.filename):
-                raise ModelError(
-                    f"a torch member must be a graph and plain tensors, but its archive has {part.filename}, which is "
-                    "unpickled or run when loaded; use plain tensors as parameters and buffers"
-                )
+        found = archive.infolist()
+        packed = any(part.compress_type != zipfile.ZIP_STORED for part in found)
+        if packed or sum(part.file_size for part in found) > len(content) or len(found) > len(set(archive.namelist())):
+            raise ModelError(
+                "an archive must hold its parts once each and unpacked, but this one doesn't; don't load it"
+            )
+        return {part.filename: archive.read(part) for part in found}
+
+
+def _plain_graph(content: bytes) -> bytes:
+    """The graph of a `.pt2` without metadata, whose text can't be run as Python.
+
+    Raises:
+        ModelError: it calls what isn't one of torch's operators, or has Python in a name or a formula.
+    """
+    graph = json.loads(content)
+    graph["guards_code"] = []
+    for key, text in _texts(graph):
+        if not _is_plain(key, text):
+            raise ModelError(
+                f"the graph of a torch member must be of torch's own operators on plain values, but has {text[:80]!r} "
+                f"as {key or 'a name'!r}; use torch.nn's layers and functions in `forward`"
+            )
+    return json.dumps(graph).encode()
+
+
+def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a graph and the key that it is at, with the keys themselves, after its metadata is dropped."""
+    if isinstance(node, dict):
+        if {"target", "graph"} & node.keys():
+            node["metadata"] = {}
+        for name, value in node.items():
+            yield "", name
+            yield from _texts(value, name)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value, key)
+    elif isinstance(node, str):
+        yield key, node
+
+
+def _is_plain(key: str, text: str) -> bool:
+    if key == "target":
+        return _FUNCTION.fullmatch(text) is not None
+    if key == "expr_str" or text.startswith("Symbol("):
+        return _is_formula(text)
+    if key in ("in_spec", "out_spec"):
+        return text == "" or {spec for pair in _texts(json.loads(text)) for spec in pair} <= _SPEC | {""}
+    return re.fullmatch(r"[\w .,:+>-]*", text) is not None
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a formula is made of sympy's arithmetic alone."""
+    allowed = (ast.Expression, ast.Call, ast.keyword, ast.Constant, ast.Name, ast.Load, ast.UnaryOp, ast.USub)
+    nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    names = [node.id for node in nodes if isinstance(node, ast.Name)]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return (
+        all(isinstance(node, allowed) for node in nodes)
+        and all(map(_ARITHMETIC.fullmatch, names))
+        and all(map(str.isidentifier, texts))
+    )
 
 
 def _has_pickles(config: bytes) -> bool:
-    return any(payload.get("use_pickle", True) for payload in json.loads(config)["config"].values())
+    payloads = json.loads(config)["config"].values()
+    return not all(p["use_pickle"] is False and re.fullmatch(r"(weight|tensor)_\d+", p["path_name"]) for p in payloads)
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
+def environment(name: str, value: str) -> Iterator[None]:
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config import PromotionConfig
 from shared.domain import Dataset, ModelVersion, PromotionDecision
-from shared.errors import DataError, ObjectiveError, UnloadableModelError
+from shared.errors import DataError, ObjectiveError, UnloadableModelError, UnrecordedModelError
 from shared.flow import hpo
 from shared.flow.plan import Plan
 from shared.storage.ledger import Ledger
@@ -135,12 +135,15 @@ def champion_predicted(metric: str, champion: ModelVersion, rows: Dataset) -> tu
 
     Raises:
         RegistryError: the registry can't be reached.
+        UnrecordedModelError: nobody has said yet that its files are to be trusted; that must not cost it its place.
     """
     from shared.registry import client
 
     try:
         system = client.load_version(champion)
         return system, predicted(metric, system, rows)
+    except UnrecordedModelError:
+        raise
     except (DataError, ObjectiveError, UnloadableModelError, KeyError, RuntimeError, TypeError, ValueError) as err:
         logger.warning("the champion has no score", extra={"model": champion.uri, "reason": str(err)})
         return None

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from shared import model
 from shared.domain import ModelVersion
-from shared.errors import RegistryError, UnloadableModelError
-from shared.registry import pyfunc, reachable
+from shared.errors import RegistryError, UnloadableModelError, UnrecordedModelError
+from shared.registry import digests, pyfunc, reachable
 from shared.registry.aliases import CHAMPION
 from shared.registry.lineage import PREFIX, from_tags, to_tags
 from shared.settings import settings
-from shared.storage import services
+from shared.storage import records, services
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,13 +51,14 @@ def register(
     metrics: Mapping[str, float],
     params: Mapping[str, Any],
     lineage: Mapping[str, str],
+    origin: Mapping[str, Any] | None = None,
 ) -> ModelVersion:
     """Add a version to the registered model `name`, with a run that holds its metrics, parameters and lineage.
 
-    No alias stands at it.
+    No alias stands at it, and it can be loaded only once the digests of its files are on record.
 
     files: a system saved by `model.save`; example: a few raw rows; predictions: the system's for the example.
-    params: may be nested; lineage: see `shared.registry.lineage.lineage`.
+    params: may be nested; lineage and origin: see `shared.registry.lineage`.
 
     Raises:
         RegistryError: MLflow refuses it.
@@ -79,6 +80,7 @@ def register(
         created = client.create_model_version(
             name, logged.artifact_location, run_id, tags=tags, description=_describe(lineage), model_id=logged.model_id
         )
+        _record(name, int(created.version), folder, origin or {})
         logger.info("model registered", extra={"model": name, "version": created.version})
         return _version(client, name, created.version)
 
@@ -225,17 +227,56 @@ def load_version(version: ModelVersion) -> model.System:
 
 @contextmanager
 def downloaded(version: ModelVersion) -> Iterator[Path]:
-    """A version's files, to be loaded from a folder that is gone afterwards.
+    """A version's files, those that were registered, to be loaded from a folder that is gone afterwards.
 
     Raises:
         RegistryError: they can't be fetched.
-        UnloadableModelError: they hold what Evertune doesn't load.
+        UnloadableModelError: they aren't those on record, or hold what Evertune doesn't load.
     """
+    recorded = records.find(version.name, version.version)
+    if recorded is None:
+        raise UnrecordedModelError(
+            f"a version's files must be on record to be loaded, but those of {version.uri} aren't: its registration "
+            "was cut short, or it wasn't registered by this version of Evertune; if you know where it comes from, "
+            f"`evertune models trust {version.name} {version.version}` records its files as they are now"
+        )
+    with _fetched(version) as folder, model.environment("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false"):
+        if wrong := digests.difference(recorded.digests, digests.of_folder(folder)):
+            raise UnloadableModelError(
+                f"the files of {version.uri} must be those that were registered, but are not ({wrong}); don't load "
+                "them: restore them from a backup, or promote another version"
+            )
+        yield folder
+
+
+def trust(version: ModelVersion) -> None:
+    """Put the files of a version that has no record on record as they are now.
+
+    Raises:
+        RegistryError: they can't be fetched, or are on record already.
+    """
+    with _fetched(version) as folder:
+        _record(version.name, version.version, folder, {})
+        logger.warning("model trusted", extra={"model": version.name, "version": version.version})
+
+
+@contextmanager
+def _fetched(version: ModelVersion) -> Iterator[Path]:
+    """A version's files, whatever they are."""
     with _registry(f"load {version.uri}") as client, tempfile.TemporaryDirectory() as tmp:
         from mlflow.artifacts import download_artifacts
 
         location = client.get_model_version_download_uri(version.name, str(version.version))
         yield Path(download_artifacts(location, dst_path=tmp, tracking_uri=client.tracking_uri))
+
+
+def _record(name: str, number: int, folder: Path, origin: Mapping[str, Any]) -> None:
+    if not records.record(name, number, digests.of_folder(folder), origin):
+        raise RegistryError(
+            f"the files of a version must be put on record once, but those of {name} version {number} are already; "
+            "where they were changed, restore them; where MLflow counts anew since its registry was emptied, give it "
+            "an empty database in EVERTUNE_DATABASE_URL too"
+        )
 
 
 @contextmanager

@@ -23,11 +23,12 @@ from shared.data.fair import new_to_champion
 from shared.data.prepare import prepare
 from shared.data.store import load_dataset
 from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, Table
-from shared.errors import RegistryError
+from shared.errors import RegistryError, UnrecordedModelError
 from shared.flow.gate import champion_predicted, decide
 from shared.flow.plan import Plan
 from shared.model import Member, Signature, System, save
 from shared.registry import client
+from shared.storage import records
 from shared.storage.ledger import Ledger
 from tests import on_record
 
@@ -50,6 +51,10 @@ def rows(classes: tuple[str, ...] = ("no", "yes"), frame: pd.DataFrame = X) -> D
 @pytest.fixture
 def champion(home: object) -> ModelVersion:
     del home
+    return registered()
+
+
+def registered() -> ModelVersion:
     fitted = LogisticRegression().fit(X, Y)
     system = System(Signature(("a", "b"), (2,), ("no", "yes")), (Member("classical", fitted),))
     return client.register(
@@ -67,6 +72,17 @@ def test_a_registry_that_does_not_answer_never_costs_the_champion_its_place(cham
     gone = champion.model_copy(update={"version": 99})
     with pytest.raises(RegistryError):
         champion_predicted("accuracy", gone, rows())
+
+
+def test_a_champion_of_before_there_were_records_keeps_its_place_until_it_is_trusted(
+    home: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del home
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "record", lambda *_: True)
+        unrecorded = registered()
+    with pytest.raises(UnrecordedModelError, match="evertune models trust toy 1"):
+        champion_predicted("accuracy", unrecorded, rows())
 
 
 def accuracy(version: ModelVersion, rows: Dataset) -> float:

@@ -59,7 +59,7 @@ def test_a_version_that_does_not_load_or_does_not_predict_its_example_never_goes
     assert [promote(), looked(live)] == [1, 1]
     damaged = promote({**save(system), "members/0/model.skops": b"no skops"})
     assert looked(live) == 1
-    assert f"version {damaged} is not let live: models:/iris/{damaged} must load and predict" in live.trouble
+    assert f"version {damaged} is not let live: can't load models:/iris/{damaged}: a saved system must" in live.trouble
     nothing = promote(example=rows[:3].assign(**{rows.columns[0]: np.nan}))
     assert looked(live) == 1
     assert f"version {nothing} is not let live" in live.trouble

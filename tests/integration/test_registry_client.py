@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -231,9 +232,8 @@ def test_what_mlflow_refuses_is_an_error_that_says_what_was_tried(register):
 
 def test_a_version_whose_files_are_gone_is_an_error_that_names_it(register):
     version = register()
-    folder = Path(mlflow_client().get_model_version(NAME, "1").source.removeprefix("file://"))
-    (folder / "artifacts/system/manifest.json").unlink()
-    with pytest.raises(RegistryError, match=rf"can't load models:/{NAME}/1: .*manifest\.json"):
+    shutil.rmtree(mlflow_client().get_model_version(NAME, "1").source.removeprefix("file://"))
+    with pytest.raises(RegistryError, match=rf"can't load models:/{NAME}/1: (?s:.*)No such artifact"):
         client.load_version(version)
 
 

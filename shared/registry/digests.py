@@ -1,0 +1,33 @@
+"""Digests of a model version's files: taken at its registration, checked before anything of it is opened."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+ADDED = {"registered_model_meta"}  # by MLflow itself, to the folder that it loads a version from
+
+
+def of_folder(folder: Path) -> dict[str, str]:
+    """SHA-256, in hex, of each file below a folder, by its path in it; of what is no plain file, what it is instead."""
+    parts = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    names = {path.relative_to(folder).as_posix(): path for path in parts}
+    return {name: _digest(path) for name, path in names.items() if name not in ADDED}
+
+
+def difference(recorded: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """What is wrong with the files that were found, by name; empty where they are those on record."""
+    faults = {
+        "changed": [name for name in recorded.keys() & found.keys() if recorded[name] != found[name]],
+        "missing": recorded.keys() - found.keys(),
+        "not on record": found.keys() - recorded.keys(),
+    }
+    return "; ".join(f"{fault}: {', '.join(sorted(names))}" for fault, names in faults.items() if names)
+
+
+def _digest(path: Path) -> str:
+    if path.is_symlink() or not path.is_file():
+        return "no plain file"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
