@@ -58,7 +58,10 @@ class Table(Frozen):
 
 
 class DatasetRef(Frozen):
-    """One dataset version: the content behind one fingerprint, and where its Parquet files are."""
+    """One dataset version: the content behind one fingerprint, and where its Parquet files are.
+
+    files: that the source's rows were read from; none where it has no files.
+    """
 
     use_case: str
     fingerprint: str
@@ -69,6 +72,7 @@ class DatasetRef(Frozen):
     source: str
     created_at: datetime
     previous: str | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from shared.cli import (
     config,
     dashboard,
     deploy,
+    lineage,
     models,
     prune,
     replay,
@@ -61,5 +62,8 @@ app.command("deploy")(deploy.deploy)
 app.command("undeploy")(deploy.undeploy)
 app.command("prune")(prune.prune)
 app.add_typer(config.app, name="config")
+models.app.command("lineage")(lineage.lineage)
+models.app.command("reproduce")(lineage.reproduce)
+models.app.command("trust")(lineage.trust)
 app.add_typer(models.app, name="models")
 app.add_typer(services.app, name="services")

@@ -51,7 +51,7 @@ def show(
     from shared.storage.ledger import Ledger
 
     promotion.log_champion(model)
-    found = client.version(model, _default_version(model) if version is None else _version(model, version))
+    found = find_version(model, version)
     show_version(stdout(), found, client.params(found), Ledger().promotions(model))
 
 
@@ -146,6 +146,17 @@ def _version(model: str, given: str) -> int:
     from shared.registry import aliases
 
     return aliases.version_of(model, given)
+
+
+def find_version(model: str, given: str | None) -> ModelVersion:
+    """The version of a number or an alias; without one the champion, or the newest.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    from shared.registry import client
+
+    return client.version(model, _default_version(model) if given is None else _version(model, given))
 
 
 def _default_version(model: str) -> int:

@@ -40,6 +40,7 @@ class _Rows:
     time: pd.Series | None
     table: Table
     fingerprint: str
+    files: tuple[str, ...]
 
 
 def prepare(use_case: UseCase, previous: DatasetRef | None, now: datetime) -> Prepared:
@@ -95,6 +96,7 @@ def _read(use_case: UseCase) -> _Rows:
         time=frame[time] if time else None,
         table=table,
         fingerprint=identity,
+        files=source.files,
     )
 
 
@@ -129,6 +131,7 @@ def _split(rows: _Rows, use_case: UseCase, now: datetime, ancestor: str | None) 
         source=config.source,
         created_at=now,
         previous=ancestor,
+        files=rows.files,
     )
     whole = Dataset(ref, rows.X, _y(rows), fold, ordered=rows.time is not None)
     validate.check_split(_development(whole), whole.y[fold == split.HOLDOUT], use_case)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,14 @@ TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "USPS")
 
 @dataclass(frozen=True)
 class Source:
-    """Raw rows. `shape` is that of one row as a tensor, where rows are images: `(channels, height, width)`."""
+    """Raw rows. `shape` is that of one row as a tensor, where rows are images: `(channels, height, width)`.
+
+    files: that the rows were read from, those of the project by their paths in it.
+    """
 
     frame: pd.DataFrame
     shape: tuple[int, ...] | None = None
+    files: tuple[str, ...] = ()
 
 
 def read(config: DataConfig) -> Source:
@@ -43,7 +47,7 @@ def read(config: DataConfig) -> Source:
         )
     _, reader = _SCHEMES[scheme]
     source = reader(location)
-    return Source(source.frame.head(config.rows), source.shape) if config.rows else source
+    return replace(source, frame=source.frame.head(config.rows)) if config.rows else source
 
 
 def _sklearn(name: str) -> Source:
@@ -132,7 +136,8 @@ def _read_files(scheme: str, location: str, read_one: Callable[[Any], pa.Table])
             f"{scheme}:{location} must name readable {scheme} files, but: {err}; mend or remove that file, and "
             "check `[data] source`"
         ) from err
-    return Source(_as_frame(_concat(tables), scheme))
+    files = (path.removeprefix(f"{project_root()}/") for path in tables)
+    return Source(_as_frame(_concat(tables), scheme), files=tuple(files))
 
 
 def _check_is_utf8(table: pa.Table, path: str) -> None:

@@ -7,6 +7,7 @@ Meant for `@card(type="blank")`. A card builds in half a CPU second, most of whi
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pprint import pformat
@@ -22,6 +23,8 @@ from shared.tuning.stopping import FINISHED
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+    from shared.registry.tree import Branch
 
 
 def study_card(
@@ -64,11 +67,12 @@ def system_card(
     metric: str = "value",
     latency_budget_ms: float | None = None,
     champion: ModelVersion | None = None,
+    lineage: Branch | None = None,
 ) -> list[Any]:
     """The card of `SystemTuneFlow`: a list of Metaflow card components.
 
     A trial's values are the metric, greater is better, and the latency in ms per row. champion: the version that the
-    challenger met, if there was one.
+    challenger met, if there was one. lineage: of the registered version.
     """
     goal, cost = Goal(metric), Goal("latency", "minimize", 1, "ms per row")
     pick = result.best if result else None
@@ -83,6 +87,7 @@ def system_card(
         *_space(trials, goal),
         *_charts([charts.durations(trials)]),
         *_table(trials, goal, cost),
+        *_lineage(lineage),
     ]
 
 
@@ -242,6 +247,18 @@ def _blend(pick: TrialSummary, budget_ms: float | None) -> list[Any]:
         Markdown(f"## The system that was picked\nTrial {pick.number}{_why(pick, budget_ms)}. {line}"),
         Table(body, headers=["Member", "Weight", "Parameters from", "Parameters"]),
     ]
+
+
+def _lineage(branch: Branch | None) -> list[Any]:
+    from metaflow.cards import Markdown
+
+    return [Markdown(f"## What it was made of\n{_outline(branch)}")] if branch else []
+
+
+def _outline(branch: Branch, depth: int = 0) -> str:
+    """A tree as nested lists."""
+    text = re.sub(r"([\\`*_<>\[\]])", r"\\\1", branch.text)
+    return "\n".join([f"{'    ' * depth}- {text}", *(_outline(below, depth + 1) for below in branch.below)])
 
 
 def _why(pick: TrialSummary, budget_ms: float | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.config import UseCase, VariantConfig
-from shared.domain import Dataset, DatasetRef, ModelVersion, TuningResult, Variant, model_name
+from shared.domain import Dataset, DatasetRef, ModelVersion, TrialSummary, TuningResult, Variant, model_name
 from shared.errors import DataError, EvertuneError, RegistryError
 from shared.flow.plan import (
     Plan,
@@ -197,19 +197,21 @@ def select(
     return result, storage.get_all_trials(storage.get_study_id_from_name(plan.study.name), deepcopy=False)
 
 
-def retrain(plan: Plan, result: TuningResult) -> Retrained | None:
-    """The best trial's model, trained on all development rows; None where the objective has no `train`."""
+def retrain(plan: Plan, best: TrialSummary, n_threads: int | None = None) -> Retrained | None:
+    """The best trial's model, trained on all development rows; None where the objective has no `train`.
+
+    n_threads: by default all cores. Another number of them may give another model, by its last digits.
+    """
     objective = plan.code
     if not objective.trains:
         return None
     from shared.training import threads
 
-    threads.limit(threads.cores())
+    threads.limit(n_threads or plan.threads)
     from shared.data.store import load_dataset
     from shared.training.evaluate import retrain as retrain_best
 
-    data, best = load_dataset(plan.data), result.best
-    seed = plan.study.seed + best.number
+    data, seed = load_dataset(plan.data), plan.study.seed + best.number
     return retrained(data, lambda: retrain_best(objective, best.params, data, best.user_attrs, seed))
 
 
@@ -241,7 +243,7 @@ def register(plan: Plan, result: TuningResult, run: str) -> ModelVersion | None:
         ResultTaken: another run does, or has done so.
     """
     name = model_name(plan.use_case.name, plan.variant)
-    return conclude(plan, result, run, name, lambda: retrain(plan, result), publish)
+    return conclude(plan, result, run, name, lambda: retrain(plan, result.best), publish)
 
 
 def conclude(
@@ -290,6 +292,7 @@ def refuse(outcome: Mapping[str, Any], why: str) -> None:
 
 def register_model(name: str, plan: Plan, result: TuningResult, retrained: Retrained, run: str) -> ModelVersion:
     """A new version of a registered model, with its lineage. No alias stands at it until it is on record."""
+    from shared.flow.origin import origin
     from shared.registry import client
     from shared.registry.lineage import lineage
 
@@ -310,6 +313,7 @@ def register_model(name: str, plan: Plan, result: TuningResult, retrained: Retra
             trial=best.number,
             upstream=[run for run in upstream if run],
         ),
+        origin=origin(plan, best, run),
     )
 
 

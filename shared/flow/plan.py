@@ -47,6 +47,20 @@ class Plan:
         return 1 if self.idle else threads.workers(self.wanted, self.study.n_trials)
 
     @property
+    def threads(self) -> int:
+        """That the final model is fitted with: all cores."""
+        from shared.training import threads
+
+        return threads.cores()
+
+    @property
+    def threads_per_fold(self) -> int:
+        """That a fold is fitted with: as many as a worker has, wherever it is fitted."""
+        from shared.training import threads
+
+        return threads.share(self.workers)
+
+    @property
     def headline(self) -> str:
         """One line for the log."""
         return self.idle or f"study {self.study.name}: {self.study.n_trials} trials, {self.workers} workers"

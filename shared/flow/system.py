@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shared.config import SystemConfig, UseCase
-from shared.domain import DatasetRef, StudySpec, TuningResult, model_name
+from shared.domain import DatasetRef, StudySpec, TrialSummary, TuningResult, model_name
 from shared.errors import FlowError, RegistryError, ServiceError
 from shared.flow import hpo
 from shared.flow.gate import Gated, gated
@@ -33,7 +33,7 @@ from shared.storage.ledger import Ledger, LedgerEntry
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from shared.training.system import SystemSearch
+    from shared.training.system import SystemSearch, UpstreamMember
     from shared.tuning.worker import Evaluate, WorkerStats
 
 logger = logging.getLogger(__name__)
@@ -193,17 +193,27 @@ def search(plan: Plan, *, cached: bool = True) -> SystemSearch:
 
     cached: known fits are read from beside the dataset version, and new ones kept there.
     """
-    from shared.data.store import load_dataset
-    from shared.training.system import SystemSearch, UpstreamMember
+    from shared.training.system import UpstreamMember
     from shared.tuning.objective import Objective
 
     ledger, members = Ledger(), {}
     for name, entry in plan.upstream.items():
         objective = Objective.from_source(ledger.source(entry.outcome["objective_hash"]), entry.outcome["objective"])
         members[name] = UpstreamMember(objective, top_trials(entry))
+    return search_over(members, plan, plan.threads_per_fold, BlobCache(plan.data) if cached else None)
+
+
+def search_over(
+    members: Mapping[str, UpstreamMember], plan: Plan, threads_per_fold: int, cache: BlobCache | None = None
+) -> SystemSearch:
+    """The search of a plan over members, whether they are those of now or of then."""
+    from shared.data.store import load_dataset
+    from shared.training.system import SystemSearch
+
     metric, budget_ms = plan.use_case.tuning.metric, latency_budget_ms(plan)
-    cache = BlobCache(plan.data) if cached else None
-    return SystemSearch(members, load_dataset(plan.data), metric, budget_ms, plan.study.seed, cache)
+    return SystemSearch(
+        members, load_dataset(plan.data), metric, budget_ms, plan.study.seed, cache, threads_per_fold=threads_per_fold
+    )
 
 
 def latency_budget_ms(plan: Plan) -> float:
@@ -246,13 +256,14 @@ def select(plan: Plan, stats: Sequence[WorkerStats], run: str) -> tuple[TuningRe
     return hpo.select(plan, stats, run, pick=lambda trials: pick(trials, latency_budget_ms(plan)))
 
 
-def retrain(plan: Plan, result: TuningResult) -> Retrained:
+def retrain(plan: Plan, best: TrialSummary) -> Retrained:
     """The picked system, trained on all development rows."""
-    from shared.training import threads
+    return fitted(search(plan), best, plan.threads)
 
-    threads.limit(threads.cores())
-    system = search(plan)
-    return hpo.retrained(system.data, lambda: system.retrain(result.best))
+
+def fitted(search: SystemSearch, best: TrialSummary, n_threads: int) -> Retrained:
+    """A trial's system, trained on all development rows."""
+    return hpo.retrained(search.data, lambda: search.retrain(best, n_threads))
 
 
 def promote(plan: Plan, result: TuningResult, run: str) -> Gated:
@@ -262,13 +273,16 @@ def promote(plan: Plan, result: TuningResult, run: str) -> Gated:
         ResultTaken: another run does, or has done so.
     """
     name = model_name(plan.use_case.name, plan.variant)
-    return hpo.conclude(plan, result, run, name, lambda: retrain(plan, result), partial(gated, plan, run=run))
+    return hpo.conclude(plan, result, run, name, lambda: retrain(plan, result.best), partial(gated, plan, run=run))
 
 
 def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], gated: Gated) -> list[Any]:
     """The components of the flow's card."""
+    from shared.flow import ancestry
     from shared.flow.cards import system_card
+    from shared.storage import records
 
+    record = records.find(gated.version.name, gated.version.version)
     return system_card(
         trials,
         plan.study,
@@ -278,4 +292,5 @@ def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], gated:
         metric=plan.use_case.tuning.metric,
         latency_budget_ms=latency_budget_ms(plan),
         champion=gated.champion,
+        lineage=ancestry.of_version(record) if record else None,
     )

@@ -1,4 +1,7 @@
-"""Where a model version comes from, as the tags that the registry keeps."""
+"""Where a model version comes from: in short, as the tags that the registry keeps; in full, as its record does.
+
+The full one, the origin, is enough to train the model once more. It has no secret in it: a config may hold none.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import Any
 
+from shared.config import UseCase
+from shared.domain import DatasetRef, StudySpec, TrialSummary
 from shared.settings import project_root
 
 PREFIX = "evertune."
@@ -29,6 +35,37 @@ def lineage(
         "git_commit": git_commit(),
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def origin(
+    *,
+    use_case: UseCase,
+    dataset: DatasetRef,
+    study: StudySpec,
+    trial: TrialSummary,
+    objective: Mapping[str, str],
+    upstream: Mapping[str, Mapping[str, Any]],
+    runs: Mapping[str, str],
+    threads: Mapping[str, int],
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that a model version was made of, as values of JSON.
+
+    objective: `hash` and `label` of its source; empty for a system, whose members have theirs in `upstream`: by member
+    `study`, `run`, `model`, `version`, `trial` and `objective`. runs: pathspecs, by what they did. threads: that the
+    model was fitted with, and each fold. environment: see `shared.flow.origin.environment`.
+    """
+    return {
+        "config": use_case.model_dump(mode="json", exclude_none=True),
+        "dataset": dataset.model_dump(mode="json"),
+        "study": study.model_dump(mode="json", exclude={"earlier", "warm_starts", "since"}),
+        "trial": trial.model_dump(mode="json"),
+        "objective": dict(objective),
+        "upstream": {member: dict(facts) for member, facts in upstream.items()},
+        "runs": dict(runs),
+        "threads": dict(threads),
+        "environment": dict(environment),
+    }
 
 
 @cache

@@ -94,9 +94,10 @@ SEEN_AT = """
 SELECT seen_at FROM evertune.dataset_versions WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s
 """
 
+# A reference that an earlier version has recorded has fewer fields.
 FORGET_DATASET = """
 DELETE FROM evertune.dataset_versions d
-WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s AND ref = %(ref)s AND NOT EXISTS (
+WHERE use_case = %(use_case)s AND fingerprint = %(fingerprint)s AND ref <@ %(ref)s AND NOT EXISTS (
     SELECT FROM evertune.studies s
     WHERE s.use_case = d.use_case AND s.fingerprint = d.fingerprint AND s.state IN ('due', 'claimed')
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -188,7 +191,9 @@ def _fit(objective: Objective, params: Mapping[str, Any], data: Dataset, best_ep
 
     trial = FixedTrial(dict(params))
     if objective.kind != "build":
-        return _checked(objective.train(trial, data), objective, data.ref.table)
+        train = objective.train
+        with _seeded(seed):
+            return _checked(train(trial, data), objective, data.ref.table)
     if not objective.deep:
         return classical.fit(objective.build(trial), data.X, data.y, seed)
     from shared.training import deep
@@ -196,6 +201,26 @@ def _fit(objective: Objective, params: Mapping[str, Any], data: Dataset, best_ep
     with deep.seeded(seed):
         module, plan = objective.build(trial), objective.fit_plan(trial)
         return deep.train(module, plan, data.X, data.y, table=data.ref.table, epochs=best_epoch, seed=seed).module
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The random numbers of those who have no seed of their own, from a seed, and afterwards as before."""
+    import numpy as np
+
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        with ExitStack() as stack:
+            if "torch" in sys.modules:
+                from shared.training import deep
+
+                stack.enter_context(deep.seeded(seed))
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _checked(fitted: Any, objective: Objective, table: Table) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from shared.errors import EvertuneError, ObjectiveError
 from shared.model import Member, System
+from shared.training import threads
 from shared.training.classical import signature
 from shared.training.evaluate import fit_member
 from shared.training.latency import latency_ms
@@ -63,10 +64,10 @@ class Configuration:
             member = fit_member(self.objective, self.params, ready, y, table, self.best_epoch, seed, self.name)
         return replace(member, preprocessing=transformer)
 
-    def key(self, ref: DatasetRef, fold: int, seed: int) -> str:
+    def key(self, ref: DatasetRef, fold: int, seed: int, n_threads: int = 1) -> str:
         """Where the fold's scores are cached: a hash of everything that they depend on."""
         own = (self.objective.hash, dict(self.params), self.preprocessing, self.best_epoch)
-        facts = (_CACHE_FORMAT, *own, ref.fingerprint, ref.folds, seed)
+        facts = (_CACHE_FORMAT, *own, ref.fingerprint, ref.folds, seed, n_threads)
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
         return f"oof/{self.name}/{digest[:32]}/{fold}.npz"
 
@@ -93,13 +94,15 @@ class FoldScores:
 class OutOfFold:
     """Out-of-fold scores of configurations on one dataset. Each fold is fitted once, by the worker that comes first.
 
-    The folds are those of `data.splits()`: by time, the rows that are only ever trained on have no score.
+    The folds are those of `data.splits()`: by time, the rows that are only ever trained on have no score. n_threads:
+    that a fold is fitted with, wherever that is, since the last digits of its scores depend on it.
     """
 
     data: Dataset
     metric: str
     seed: int = 0
     cache: Cache | None = None
+    n_threads: int = 1
     _seen: dict[str, FoldScores] = field(default_factory=dict, repr=False)
 
     @property
@@ -138,7 +141,7 @@ class OutOfFold:
 
     def fold(self, member: Configuration, k: int) -> FoldScores:
         """The scores of the k-th fold: remembered, cached, or of a fresh fit."""
-        key = member.key(self.data.ref, k, self.seed)
+        key = member.key(self.data.ref, k, self.seed, self.n_threads)
         if key not in self._seen:
             blob = None if self.cache is None else self.cache.get(key)
             self._seen[key] = self._fit_fold(member, k, key) if blob is None else FoldScores.unpack(blob)
@@ -146,6 +149,7 @@ class OutOfFold:
 
     def _fit_fold(self, member: Configuration, k: int, key: str) -> FoldScores:
         train, valid = self.splits[k]
+        threads.limit(self.n_threads)
         system = System(signature(self.data.ref.table), (member.fit(self.data, train, self.seed),))
         rows = self.data.X.iloc[valid]
         with explained(member.objective, member.name, member.params):

@@ -12,7 +12,7 @@ import numpy as np
 from shared.domain import Direction, TrialSummary
 from shared.errors import ConfigError, ObjectiveError
 from shared.model import System
-from shared.training import blend
+from shared.training import blend, threads
 from shared.training.classical import signature
 from shared.training.latency import median_ms
 from shared.training.oof import Cache, Configuration, FoldScores, OutOfFold, preprocessings
@@ -52,6 +52,7 @@ class SystemSearch:
         latency_budget_ms: float,
         seed: int = 0,
         cache: Cache | None = None,
+        threads_per_fold: int = 1,
     ) -> None:
         _check(members)
         check_metric(metric, data.ref.table)
@@ -59,7 +60,7 @@ class SystemSearch:
         self.metric = metric
         self.latency_budget_ms = latency_budget_ms
         self.seed = seed
-        self.oof = OutOfFold(data, metric, seed, cache)
+        self.oof = OutOfFold(data, metric, seed, cache, threads_per_fold)
         table, n_rows = data.ref.table, sum(map(len, self.oof.y))
         before = {name: preprocessings(member.objective, data.X, table) for name, member in members.items()}
         self.space = SystemSpace(members, before, blend.calibrations(table, n_rows))
@@ -83,12 +84,17 @@ class SystemSearch:
         trial.set_constraint("latency_ms", latency_ms - self.latency_budget_ms)
         return self._metric(choice, members), latency_ms
 
-    def retrain(self, trial: TrialSummary) -> System:
-        """The system of a finished trial: its members fitted on all rows, its calibrator on their out-of-fold blend."""
+    def retrain(self, trial: TrialSummary, n_threads: int = 1) -> System:
+        """The system of a finished trial: its members fitted on all rows, its calibrator on their out-of-fold blend.
+
+        n_threads: that the members are fitted with; folds have as many as in the search, or others' last digits.
+        """
         choice = SystemChoice.of(trial)
         configurations = self._configurations(choice)
+        learns = choice.calibration != "none"
+        calibrator = self._calibrator(choice, [self.oof.all(c) for c in configurations]) if learns else None
+        threads.limit(n_threads)
         members = tuple(c.fit(self.data, seed=self.seed) for c in configurations)
-        calibrator = self._calibrator(choice, [self.oof.all(c) for c in configurations])
         return System(signature(self.data.ref.table), members, choice.weights, calibrator)
 
     def _configurations(self, choice: SystemChoice) -> list[Configuration]:

@@ -1,0 +1,105 @@
+"""`evertune models lineage|reproduce|trust`: what a model was made of, made once more, and which files are believed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from shared.flow.reproduce import Reproduction
+    from shared.registry.tree import Branch
+
+Model = Annotated[str, typer.Argument(help="A registered model: digits, digits-classical.", metavar="MODEL")]
+Version = Annotated[
+    str | None, typer.Argument(help="A number or an alias; by default the champion, or the newest.", show_default=False)
+]
+MOST_CHANGES = 20
+
+
+def lineage(
+    model: Annotated[
+        str | None, typer.Argument(help="A registered model.", metavar="MODEL", show_default=False)
+    ] = None,
+    version: Version = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The beginning of a fingerprint: all that was made of it.")
+    ] = None,
+) -> None:
+    """What a version was made of: runs, study, trial, data, code; or what was made of a dataset version."""
+    from shared.cli.console import stdout
+    from shared.cli.models import find_version
+    from shared.flow import ancestry
+    from shared.flow.reproduce import lineage_of
+
+    if (model is None) == (dataset is None):
+        raise ConfigError("lineage is that of a model or of a dataset version; name a MODEL, or give --dataset")
+    if dataset is not None:
+        branches = ancestry.of_dataset(dataset)
+    else:
+        assert model is not None
+        found = find_version(model, version)
+        branches = [ancestry.of_version(lineage_of(found.name, found.version))]
+    for branch in branches:
+        stdout().print(drawn(branch))
+
+
+def reproduce(model: Model, version: Version = None) -> None:
+    """Train a version once more from its lineage, and compare the predictions. Exit status 1: they differ."""
+    from shared.cli.models import find_version
+    from shared.flow import reproduce as reproducing
+
+    found = reproducing.reproduce(find_version(model, version))
+    for line in told(found):
+        typer.echo(line)
+    raise typer.Exit(int(not found.is_same))
+
+
+def trust(model: Model, version: Annotated[str, typer.Argument(help="A number or an alias.")]) -> None:
+    """Put the files of a version that has no record on record as they are now."""
+    from shared.cli.models import find_version
+    from shared.registry import client
+
+    found = find_version(model, version)
+    client.trust(found)
+    typer.secho(
+        f"warning: the files of {found.name} version {found.version} are taken for what they are now, and nobody has "
+        "checked who wrote them; from now on they can't change",
+        fg=typer.colors.YELLOW,
+    )
+
+
+def drawn(branch: Branch) -> Tree:
+    """A tree for the terminal."""
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    tree = Tree(escape(branch.text), highlight=False)
+    for below in branch.below:
+        tree.add(drawn(below))
+    return tree
+
+
+def told(found: Reproduction) -> list[str]:
+    """What came out, a line each."""
+    name, within = f"{found.model} version {found.version}", f", within {found.tolerance:g}" if found.tolerance else ""
+    if found.is_same:
+        return [f"{name}: the same predictions for all {found.rows} rows of the holdout{within}"]
+    changes = list(found.changes[:MOST_CHANGES])
+    more = len(found.changes) - len(changes)
+    return [
+        f"{name}: other predictions for {found.differing} of {found.rows} rows of the holdout{within}; the largest "
+        f"difference is {found.largest:.3g}",
+        *(
+            changes
+            or [
+                "packages, Python, processor, commit and lock are those of then: the data, or the objective's "
+                "random numbers, must be others"
+            ]
+        ),
+        *([f"and {more} more"] if more > 0 else []),
+    ]

@@ -1,0 +1,221 @@
+"""A registered model is trained once more in a process of its own, from what is on record alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from pyarrow import parquet
+
+from shared.config import UseCase
+from shared.domain import ModelVersion, TrialSummary
+from shared.errors import RegistryError
+from shared.flow import hpo, origin, system
+from shared.flow.reproduce import lineage_of
+from shared.registry import client
+from shared.settings import settings
+from shared.storage import records
+from shared.storage.database import connect
+from shared.storage.ledger import Ledger
+from shared.tuning.select import summary
+from tests import on_record
+
+SOURCES = {
+    "scikit-learn": """
+        from sklearn.ensemble import RandomForestClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        def build(trial):
+            return make_pipeline(StandardScaler(), RandomForestClassifier(trial.suggest_int("trees", 5, 20), n_jobs=2))
+    """,
+    "XGBoost": """
+        from xgboost import XGBClassifier
+
+        def build(trial):
+            rounds = trial.suggest_int("rounds", 20, 60)
+            return XGBClassifier(n_estimators=rounds, subsample=0.6, colsample_bytree=0.5, tree_method="hist")
+    """,
+    "an objective of one's own": """
+        import numpy as np
+        from sklearn.ensemble import RandomForestClassifier
+
+        def objective(trial, data):
+            return trial.suggest_float("share", 0.3, 0.9)
+
+        def train(trial, data):
+            rows = np.random.permutation(len(data.X))[: int(len(data.X) * trial.suggest_float("share", 0.3, 0.9))]
+            return RandomForestClassifier(10).fit(data.X.iloc[rows], data.y[rows])
+    """,
+}
+NETWORK = """
+    from torch import nn
+
+    def build(trial):
+        width = trial.suggest_int("width", 8, 32)
+        first = [nn.BatchNorm1d(30), nn.Linear(30, width), nn.ReLU(), nn.Dropout(0.2)]
+        return nn.Sequential(*first, nn.Linear(width, 2))
+
+    def fit_plan(trial):
+        return {"lr": trial.suggest_float("lr", 1e-3, 1e-2, log=True), "batch_size": 64, "epochs": 5}
+"""
+RUNS = {"classical": "ClassicalHPOFlow/2", "deep": "DeepHPOFlow/3", "system": "SystemTuneFlow/4"}
+
+
+@dataclass
+class Chain:
+    """The studies of a use case, run here as its flows would run them."""
+
+    folder: Path
+    tables: dict[str, object]
+
+    def use_case(self, **tables: object) -> UseCase:
+        return UseCase.model_validate({**self.tables, **tables})
+
+    def registered(self, variant: str, source: str) -> ModelVersion:
+        """The best of two trials of an objective, registered."""
+        (self.folder / f"{variant}.py").write_text(dedent(source))
+        self.tables[variant] = {"objective": f"{variant}.py", "n_trials": 2, "workers": 1}
+        plan = hpo.plan(self.use_case(), variant, self.folder, run=RUNS[variant])
+        hpo.tune(plan, worker=0, workers=1, task=f"{RUNS[variant]}/tune/1")
+        result, _ = hpo.select(plan, [], run=RUNS[variant])
+        version = hpo.register(plan, result, run=RUNS[variant])
+        assert version is not None
+        return version
+
+    def system(self) -> ModelVersion:
+        """Both members blended and calibrated, registered; what the search picks may be anything."""
+        self.tables["system"] = {"n_trials": 5, "workers": 2}
+        plan = system.plan(self.use_case(), run=RUNS["system"])
+        system.tune(plan, worker=0, workers=2, task=f"{RUNS['system']}/tune/1")
+        result, trials = system.select(plan, [], run=RUNS["system"])
+        pick = next(t for t in map(summary, trials) if is_calibrated_blend(t))
+        picked = result.model_copy(update={"best": pick})
+        return hpo.register_model("cancer", plan, picked, system.retrain(plan, pick), RUNS["system"])
+
+
+def is_calibrated_blend(trial: TrialSummary) -> bool:
+    choice = trial.user_attrs.get("system", {})
+    return len(choice.get("members", ())) == 2 and choice["calibration"] == "temperature"
+
+
+@pytest.fixture
+def chain(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
+    """One with a dataset version, on two cores."""
+    del home
+    monkeypatch.setenv("EVERTUNE_CORES", "2")
+    settings.cache_clear()
+    made = Chain(
+        tmp_path,
+        {
+            "name": "cancer",
+            "title": "Cancer",
+            "data": {"source": "sklearn:breast_cancer", "target": "target"},
+            "tuning": {"metric": "neg_log_loss", "folds": 3},
+            "classical": {"objective": "classical.py"},
+        },
+    )
+    on_record.prepare_rows(made.use_case())
+    return made
+
+
+def evertune(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "shared.cli", "models", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def reproduced(version: ModelVersion) -> tuple[int, str]:
+    """Exit status and what was said."""
+    before = len(client.versions(version.name))
+    done = evertune("reproduce", version.name, str(version.version))
+    assert len(client.versions(version.name)) == before
+    return done.returncode, done.stdout + done.stderr
+
+
+def holdout_rows() -> int:
+    ref = Ledger().newest_dataset("cancer")
+    assert ref is not None
+    return ref.rows["holdout"]
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_classical_model_is_reproduced_to_the_last_bit(kind: str, chain: Chain) -> None:
+    version = chain.registered("classical", SOURCES[kind])
+    same = f"cancer-classical version 1: the same predictions for all {holdout_rows()} rows of the holdout\n"
+    assert reproduced(version) == (0, same)
+
+
+def test_a_network_is_reproduced_within_a_millionth(chain: Chain) -> None:
+    version = chain.registered("deep", NETWORK)
+    same = f"cancer-deep version 1: the same predictions for all {holdout_rows()} rows of the holdout, within 1e-06\n"
+    assert reproduced(version) == (0, same)
+
+
+def test_a_calibrated_system_is_reproduced_after_its_studies_are_gone_and_its_folds_forgotten(chain: Chain) -> None:
+    chain.registered("classical", SOURCES["scikit-learn"])
+    chain.registered("deep", NETWORK)
+    version = chain.system()
+    for entry in Ledger().entries("cancer"):
+        hpo.start_anew(entry.study)
+    ref = Ledger().newest_dataset("cancer")
+    assert ref is not None
+    shutil.rmtree(f"{ref.uri}/blobs")
+    code, said = reproduced(version)
+    assert (code, said.startswith("cancer version 1: the same predictions for all")) == (0, True), said
+
+
+def test_of_other_rows_comes_another_model_and_it_says_by_how_much(chain: Chain) -> None:
+    version = chain.registered("classical", SOURCES["scikit-learn"])
+    ref = Ledger().newest_dataset("cancer")
+    assert ref is not None
+    path = f"{ref.uri}/development.parquet"
+    table = parquet.read_table(path)
+    parquet.write_table(table.slice(100), path)
+    code, said = reproduced(version)
+    assert code == 1
+    assert re.match(
+        rf"cancer-classical version 1: other predictions for \d+ of {holdout_rows()} rows of the holdout", said
+    )
+    assert "the largest difference is 0." in said
+    assert "the data, or the objective's random numbers, must be others" in said
+
+
+def test_an_objective_with_random_numbers_of_its_own_is_not_reproduced(chain: Chain) -> None:
+    unseeded = SOURCES["an objective of one's own"].replace("np.random.perm", "np.random.default_rng().perm")
+    assert reproduced(chain.registered("classical", unseeded))[0] == 1
+
+
+def test_what_has_changed_around_a_model_is_told() -> None:
+    now = origin.environment()
+    packages = {**now["packages"], "numpy": "1.0", "gone": "2"}
+    changes = origin.changes({**now, "python": "3.1", "packages": packages}, now)
+    assert changes == [
+        f"python was 3.1, and is {now['python']} now",
+        "gone was 2, and is not installed now",
+        f"numpy was 1.0, and is {now['packages']['numpy']} now",
+    ]
+    assert origin.changes(now, now) == []
+
+
+def test_an_objective_whose_source_is_gone_is_no_reason_to_guess(chain: Chain) -> None:
+    version = chain.registered("classical", SOURCES["scikit-learn"])
+    with connect() as connection:
+        connection.execute("DELETE FROM evertune.objective_sources")
+    code, said = reproduced(version)
+    assert (code, "an objective's source must be on record to be loaded" in said) == (1, True)
+
+
+def test_a_version_without_a_lineage_can_not_be_reproduced(chain: Chain) -> None:
+    version = chain.registered("classical", SOURCES["scikit-learn"])
+    records.record("cancer-classical", 2, {}, {})
+    with pytest.raises(
+        RegistryError, match="what a version was made of must be on record, but that of cancer-classical"
+    ):
+        lineage_of(version.name, 2)
