@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ from shared.storage.ledger import Ledger
 if TYPE_CHECKING:
     from shared.config import UseCase
     from shared.domain import DatasetRef
+    from shared.storage.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +61,13 @@ def prune(use_case: UseCase, now: datetime) -> Holdings:
     from shared.registry import promotion
 
     doomed = find_surplus(use_case, now)
+    versions = [version for version in doomed.versions if promotion.retire(version)]
+    gone = {version.uri for version in versions}
     deleted = Holdings(
-        versions=[version for version in doomed.versions if promotion.retire(version)],
+        versions=versions,
         studies=[entry for entry in doomed.studies if studies.retire(entry)],
         datasets=[ref for ref in doomed.datasets if _delete_dataset(ref)],
-        sources=[source for source in doomed.sources if sources.forget_source(source)],
+        sources=[s for s in doomed.sources if gone >= set(s.versions) and sources.forget_source(s)],
         runs=doomed.runs,
         chains=doomed.chains,
     )
@@ -86,6 +91,12 @@ def _delete_dataset(ref: DatasetRef) -> bool:
     if forgotten:
         store.delete(ref)
     return forgotten
+
+
+def _of_now(source: Source, models: Sequence[str], there: Collection[str]) -> Source:
+    """A source without the versions of these models that were deleted."""
+    own = tuple(f"models:/{model}/" for model in models)
+    return replace(source, versions=[uri for uri in source.versions if uri in there or not uri.startswith(own)])
 
 
 def _ended(chain: Chain) -> datetime | None:

@@ -74,7 +74,8 @@ def surplus(holdings: Holdings, retention: RetentionConfig, now: datetime) -> Ho
     kept version came of it; it isn't finished; the next study of its variant learns from it; its dataset version is one
     of the newest. Of a dataset version: it is one of the newest; a kept version or an unfinished study is on it. Of a
     run: something kept came of it; it is running; it is one of the newest of its flow. Of an objective's source: a kept
-    study names it. Of a chain: it is running; it is one of the newest. And of all: it is young.
+    study names it; a kept version was made by it. Of a chain: it is running; it is one of the newest. And of all: it is
+    young.
     """
     kept = needed(holdings, retention, now)
     return Holdings(
@@ -120,11 +121,16 @@ def needed(holdings: Holdings, retention: RetentionConfig, now: datetime) -> Kep
     ]
     made = [version.lineage for version in versions]
     doomed = {s.study for s in holdings.studies} - {s.study for s in studies}
+    pruned = {v.uri for v in holdings.versions} - {v.uri for v in versions}
     return Kept(
         fingerprints=recent | {s.fingerprint for s in unfinished} | {facts.get("dataset", "") for facts in made},
         studies={s.study for s in studies},
         versions={v.uri for v in versions},
-        sources={s.hash for s in holdings.sources if s.saved_at > young or set(s.studies) - doomed},
+        sources={
+            s.hash
+            for s in holdings.sources
+            if s.saved_at > young or set(s.studies) - doomed or set(s.versions) - pruned
+        },
         chains={c.id for c in chains},
         runs={r.pathspec for r in runs} | {s.run for s in studies if s.run} | {facts.get("run", "") for facts in made},
     )

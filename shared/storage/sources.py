@@ -22,10 +22,22 @@ WITH named (hash, study) AS (
 )
 """
 
+# A version's record names the source that it was trained by, or those of its members.
+MADE = """
+made (hash, uri) AS (
+    SELECT lineage #>> '{objective,hash}', 'models:/' || model || '/' || version FROM evertune.model_records
+    UNION
+    SELECT facts #>> '{objective,hash}', 'models:/' || model || '/' || version
+    FROM evertune.model_records, jsonb_each(lineage -> 'upstream') AS upstream (member, facts)
+)
+"""
+
 SOURCES = f"""
-{NAMED}
-SELECT hash, saved_at, array_remove(array_agg(study), NULL) AS studies
-FROM evertune.objective_sources LEFT JOIN named USING (hash) GROUP BY hash ORDER BY saved_at
+{NAMED}, {MADE}
+SELECT hash, saved_at,
+       ARRAY(SELECT study FROM named WHERE named.hash = source.hash) AS studies,
+       ARRAY(SELECT uri FROM made WHERE made.hash = source.hash) AS versions
+FROM evertune.objective_sources AS source ORDER BY saved_at
 """
 
 FORGET = f"""
@@ -38,11 +50,14 @@ RETURNING hash
 
 @dataclass(frozen=True)
 class Source:
-    """The source of an objective: its hash, when a run last saved it, and the studies that name it."""
+    """The source of an objective: its hash, when a run last saved it, the studies that name it, and the model versions
+    that were made by it (their URIs; of those that were deleted too).
+    """
 
     hash: str
     saved_at: datetime
     studies: Sequence[str] = ()
+    versions: Sequence[str] = ()
 
 
 def sources() -> list[Source]:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from shared.config import UseCase
 from shared.domain import ModelVersion, TrialSummary
-from shared.errors import RegistryError
+from shared.errors import UnrecordedModelError
 from shared.flow import hpo, origin, system
 from shared.flow.reproduce import lineage_of
 from shared.registry import client
@@ -204,18 +204,46 @@ def test_what_has_changed_around_a_model_is_told() -> None:
     assert origin.changes(now, now) == []
 
 
+def test_a_model_leads_to_its_dataset_version_and_that_to_all_its_models(chain: Chain) -> None:
+    chain.registered("classical", SOURCES["scikit-learn"])
+    ref = Ledger().newest_dataset("cancer")
+    assert ref is not None
+    said = evertune("lineage", "cancer-classical", "challenger").stdout
+    for line in (
+        "cancer-classical version 1\n",
+        "run ClassicalHPOFlow/2, ",
+        f"study cancer/classical/{ref.fingerprint[:12]}/",
+        "parameters trees=",
+        f"objective {chain.folder}/classical.py, {lineage_of('cancer-classical', 1).lineage['objective']['hash'][:12]}",
+        f"dataset version {ref.fingerprint[:12]}\n",
+        "source sklearn:breast_cancer\n",
+        "run DataPrepFlow/1\n",
+    ):
+        assert line in said.replace("\n│   │   ", " ")
+    back = evertune("lineage", "--dataset", ref.fingerprint[:8]).stdout
+    assert re.search(rf"dataset version {ref.fingerprint[:12]}\n└── cancer-classical\n    └── version 1: trial", back)
+    assert "no model was made of 'abc'" in evertune("lineage", "--dataset", "abc").stderr
+    assert "name a MODEL, or give --dataset" in evertune("lineage").stderr
+
+
+def test_trusting_a_version_warns_and_makes_it_loadable_but_tells_nothing_of_its_past(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "record", lambda *_: True)
+        version = chain.registered("classical", SOURCES["XGBoost"])
+    with pytest.raises(UnrecordedModelError, match="`evertune models trust cancer-classical 1` records its files"):
+        client.load_version(version)
+    trusted = evertune("trust", "cancer-classical", "1")
+    assert (trusted.returncode, "nobody has checked who wrote them" in trusted.stdout) == (0, True)
+    assert len(client.load_version(version).members) == 1
+    assert "must be put on record once" in evertune("trust", "cancer-classical", "1").stderr
+    assert "what a version was made of must be on record" in evertune("reproduce", "cancer-classical").stderr
+
+
 def test_an_objective_whose_source_is_gone_is_no_reason_to_guess(chain: Chain) -> None:
     version = chain.registered("classical", SOURCES["scikit-learn"])
     with connect() as connection:
         connection.execute("DELETE FROM evertune.objective_sources")
     code, said = reproduced(version)
     assert (code, "an objective's source must be on record to be loaded" in said) == (1, True)
-
-
-def test_a_version_without_a_lineage_can_not_be_reproduced(chain: Chain) -> None:
-    version = chain.registered("classical", SOURCES["scikit-learn"])
-    records.record("cancer-classical", 2, {}, {})
-    with pytest.raises(
-        RegistryError, match="what a version was made of must be on record, but that of cancer-classical"
-    ):
-        lineage_of(version.name, 2)

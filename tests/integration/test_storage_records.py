@@ -5,8 +5,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from shared.storage import records
+from shared.storage import PostgresStorage, records, sources
 from shared.storage.database import connect
+from shared.storage.ledger import Ledger
 
 DIGESTS = {"MLmodel": "aa", "artifacts/system/manifest.json": "bb"}
 
@@ -56,3 +57,18 @@ def test_a_dataset_version_leads_to_all_models_made_of_it() -> None:
     records.record("digits-deep", 2, DIGESTS, {})
     made = [(record.model, record.version) for record in records.of_dataset("abc")]
     assert made == [("digits", 1), ("digits", 3), ("digits-deep", 1)]
+
+
+@pytest.mark.usefixtures("database")
+def test_a_source_knows_the_versions_that_were_made_by_it_alone_or_as_a_member() -> None:
+    PostgresStorage().close()
+    used, member, unused = (Ledger().save_source(source) for source in ("used", "member", "unused"))
+    upstream = {"classical": {"objective": {"hash": used}}, "deep": {"objective": {"hash": member}}}
+    records.record("digits-classical", 1, DIGESTS, {"objective": {"hash": used}, "upstream": {}})
+    records.record("digits", 4, DIGESTS, {"objective": {}, "upstream": upstream})
+    records.record("digits", 5, DIGESTS, {})
+    assert {source.hash: sorted(source.versions) for source in sources.sources()} == {
+        used: ["models:/digits-classical/1", "models:/digits/4"],
+        member: ["models:/digits/4"],
+        unused: [],
+    }

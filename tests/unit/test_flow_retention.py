@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -135,6 +136,18 @@ def test_a_running_chain_stays_however_old_it_is() -> None:
 )
 def test_a_source_goes_with_the_last_study_that_names_it(studies: tuple[str, ...], goes: bool) -> None:
     assert bool(pruned(sources=[source(0, *studies)])["sources"]) is goes
+
+
+@pytest.mark.parametrize(
+    ("versions", "goes"),
+    [
+        (("models:/toy/0",), True),
+        (("models:/toy/0", "models:/toy/9"), False),  # a system that stays has a member of it
+        (("models:/other/0",), False),  # what another use case holds isn't known here
+    ],
+)
+def test_a_source_stays_while_a_version_that_was_made_by_it_does(versions: tuple[str, ...], goes: bool) -> None:
+    assert bool(pruned(sources=[replace(source(0), versions=versions)])["sources"]) is goes
 
 
 def test_where_there_is_nothing_nothing_goes() -> None:
