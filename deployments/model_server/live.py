@@ -12,7 +12,7 @@ import pandas as pd
 from deployments.model_server.rows import Columns, parse_json
 from shared import model
 from shared.domain import ModelVersion
-from shared.errors import EvertuneError, UnloadableModelError
+from shared.errors import EvertuneError, UnloadableModelError, UnrecordedModelError
 from shared.registry import aliases, client, pyfunc
 
 logger = logging.getLogger(__name__)
@@ -97,8 +97,9 @@ class LiveModel:
         try:
             fresh = self._load(self.name, number)
         except UnloadableModelError as err:
-            self._refused = (number, f"version {number} is not let live: {err}")
-            return self._refused[1]
+            why = f"version {number} is not let live: {err}"
+            self._refused = None if isinstance(err, UnrecordedModelError) else (number, why)  # it may be trusted yet
+            return why
         self.swaps += self.served is not None
         self.served = fresh
         logger.info("model is live", extra={"model": self.name, "version": number})

@@ -288,6 +288,8 @@ def test_a_version_whose_registration_died_before_its_record_is_refused_until_it
     assert_refused(version, live, f"evertune models trust {NAME} 2` records its files as they are now")
 
     client.trust(version)
+    live.look()
+    assert (live.served.version.version, live.trouble) == (2, "")
     np.testing.assert_array_equal(client.load_version(version).predict(rows), system.predict(rows))
     (folder_of(version) / "served.py").write_text("")
     with pytest.raises(UnloadableModelError, match=r"changed: served\.py"):

@@ -222,6 +222,20 @@ def test_the_pyfunc_predicts_raw_rows_where_there_is_no_evertune(register, syste
     assert error == '`output` must be "label" or "proba", but is \'logits\''
 
 
+def test_a_network_is_served_by_the_same_script(system, rows):
+    from torch import manual_seed, nn
+
+    manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+    network = System(system.signature, [Member("one", layers.eval())])
+    facts = {"use_case": "iris", "metrics": {}, "params": {}, "lineage": {}}
+    version = client.register("net", save(network), example=rows[:3], predictions=network.predict(rows[:3]), **facts)
+    mlflow.set_tracking_uri(services.mlflow_tracking_uri())
+    proba = mlflow.pyfunc.load_model(version.uri).predict(rows, params={"output": "proba"})
+    np.testing.assert_allclose(proba, network.predict_proba(rows), atol=1e-6)
+    np.testing.assert_allclose(client.load_version(version).predict_proba(rows), network.predict_proba(rows), atol=1e-6)
+
+
 def test_what_mlflow_refuses_is_an_error_that_says_what_was_tried(register):
     register()
     with pytest.raises(RegistryError, match=f"can't set {NAME}@champion: the registry has no version 9"):
