@@ -446,7 +446,7 @@ _FUNCTION = re.compile(
 # Sizes are formulas, which sympy evaluates as Python.
 _ARITHMETIC = re.compile(
     r"Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|Abs|And|Or|Not|Where|\w*Div|CeilToInt|FloorToInt|TruncToInt"
-    r"|PythonMod|ModularIndexing|PowByNatural|Equality|Unequality|Eq|Ne|Lt|Le|Gt|Ge|(Strict)?(Less|Greater)Than"
+    r"|ToFloat|FloatPow|RoundToInt|OpaqueUnaryFn_\w+|PythonMod|ModularIndexing|PowByNatural|Equality|Unequality|Eq|Ne|Lt|Le|Gt|Ge|(Strict)?(Less|Greater)Than"
 )
 _SPEC = {"builtins.tuple", "builtins.list", "builtins.dict", "null", "[]", "type", "context", "children_spec"}
 
@@ -538,7 +538,7 @@ def _is_formula(text: str) -> bool:
     return (
         all(isinstance(node, allowed) for node in nodes)
         and all(map(_ARITHMETIC.fullmatch, names))
-        and all(map(str.isidentifier, texts))
+        and all(re.fullmatch(r"[\w.+-]*", text) for text in texts)
     )
 
 

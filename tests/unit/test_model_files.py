@@ -145,6 +145,67 @@ def test_a_network_predicts_the_same_after_loading_for_any_number_of_rows(networ
         np.testing.assert_allclose(loaded.scores(IRIS[0][:n]), network.scores(IRIS[0][:n]), atol=1e-6)
 
 
+def layered(kind: str):
+    """A network on 8 features whose graph has operators, sizes and names of another kind."""
+    from torch import einsum, nn, no_grad
+    from torch.nn.functional import interpolate
+
+    class Net(nn.Module):
+        def __init__(self, forward, **layers):
+            super().__init__()
+            self.layers, self.way = nn.ModuleDict(layers), forward
+
+        def forward(self, x):
+            return self.way(x, **self.layers)
+
+    def attention(x, first, last):
+        rows = x.reshape(x.shape[0], 2, 4)
+        return last(first(rows, rows, rows)[0].mean(1))
+
+    def recurrent(x, first, last):
+        return last(first(x.unsqueeze(-1))[0][:, -1])
+
+    def without_gradient(x, last):
+        with no_grad():
+            return last(x.abs())
+
+    def images(x, last):
+        return last(interpolate(x.reshape(x.shape[0], 1, 2, 4), scale_factor=2.0, mode="bilinear").flatten(1))
+
+    def sizes(x, last):
+        return last(x.view(2 * x.shape[0], 4).view(x.shape[0], 8)) / x.shape[0] ** 0.5
+
+    narrow = nn.Linear(8, 3)
+    return {
+        "attention": Net(attention, first=nn.MultiheadAttention(4, 2, batch_first=True), last=nn.Linear(4, 3)),
+        "recurrent": Net(recurrent, first=nn.LSTM(1, 5, batch_first=True), last=nn.Linear(5, 3)),
+        "einsum": Net(lambda x, last: einsum("bi,ci->bc", x, last.weight), last=narrow),
+        "without gradient": Net(without_gradient, last=narrow),
+        "images": Net(images, last=nn.Linear(32, 3)),
+        "formulas of sizes": Net(sizes, last=narrow),
+        "text as an argument": nn.Sequential(nn.Linear(8, 8), nn.GELU("tanh"), nn.LayerNorm(8), narrow),
+    }[kind].eval()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["attention", "recurrent", "einsum", "without gradient", "images", "formulas of sizes", "text as an argument"],
+)
+def test_a_network_of_torchs_own_layers_is_taken_whatever_they_are(kind, tmp_path):
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 8)), columns=list("abcdefgh"))
+    system = System(Signature(tuple(rows.columns), (8,), KINDS), [Member("one", layered(kind))])
+    loaded = load(write(save(system), tmp_path))
+    for n in (1, 5):
+        np.testing.assert_allclose(loaded.scores(rows[:n]), system.scores(rows[:n]), atol=1e-6)
+
+
+def test_a_saved_network_tells_nothing_of_the_machine_that_made_it(network_files):
+    graph = json.loads(
+        zipfile.ZipFile(io.BytesIO(network_files["members/0/model.pt2"])).read("archive/models/model.json")
+    )
+    assert str(ROOT) not in json.dumps(graph)
+
+
 def test_a_loaded_network_can_be_saved_again(network, network_files, tmp_path):
     again = load(write(save(load(write(network_files, tmp_path / "first"))), tmp_path / "second"))
     np.testing.assert_allclose(again.scores(IRIS[0]), network.scores(IRIS[0]), atol=1e-6)
