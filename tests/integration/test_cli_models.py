@@ -74,7 +74,7 @@ def good_and_poor(rows) -> None:
 
 @pytest.mark.usefixtures("good_and_poor")
 def test_what_the_page_says_to_type_leads_from_the_list_to_a_promotion_and_back():
-    (commands,) = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    commands, _ = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for command in commands.replace("digits", NAME).splitlines():
         assert run(*shlex.split(command)[2:])
     kinds = [(p.version, p.kind, p.reason, p.actor) for p in Ledger().promotions(NAME)[2:]]
