@@ -156,7 +156,11 @@ class System:
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         """Labels (not codes) `(n_rows,)`, or values `(n_rows,)`."""
-        scores, classes = self.scores(X), self.signature.classes
+        return self.labels(self.scores(X))
+
+    def labels(self, scores: np.ndarray) -> np.ndarray:
+        """What `scores` say of each row: the label that is most probable, or the value."""
+        classes = self.signature.classes
         if not classes:
             return scores
         one_type = len({type(c) for c in classes}) == 1

@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import re
 import sys
 
 from shared.errors import EvertuneError
 from shared.logs import show_logs
 from shared.settings import settings
+from shared.storage import services
 from shared.training.threads import cores, limit, share
 
 # Nothing of a model is unpickled, whoever registered it.
@@ -16,7 +18,7 @@ SAFE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "TORCH_FORCE_WEIGHTS_ONL
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C. What runs is answered first."""
     parser = argparse.ArgumentParser(prog="python -m deployments.model_server", description="Serves champions.")
-    parser.add_argument("use_case", nargs="+", help="registered models whose champion is served")
+    parser.add_argument("use_case", nargs="+", type=_use_case, help="registered models whose champion is served")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
@@ -26,6 +28,7 @@ def main() -> None:
     import uvicorn
 
     from deployments.model_server.app import create
+    from deployments.model_server.heads import ShortHeads
     from deployments.model_server.limits import check_host
     from deployments.model_server.live import LiveModel
 
@@ -33,8 +36,24 @@ def main() -> None:
         show_logs(package)
     tokens = settings().serve_tokens
     check_host(given.host, tokens)
+    services.mlflow_tracking_uri()  # starts what is embedded, once: if it is stopped later, it stays so
     app = create([LiveModel(name) for name in dict.fromkeys(given.use_case)], tokens)
-    uvicorn.run(app, host=given.host, port=given.port, log_level="warning", access_log=False, server_header=False)
+    uvicorn.run(
+        app,
+        host=given.host,
+        port=given.port,
+        http=ShortHeads,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+    )
+
+
+def _use_case(name: str) -> str:
+    """A name as configs have it: it becomes part of paths."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise argparse.ArgumentTypeError(f"a use case has a name such as breast_cancer, but it is {name!r}")
+    return name
 
 
 if __name__ == "__main__":

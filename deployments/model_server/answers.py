@@ -1,8 +1,10 @@
-"""From a request's body to the answer's, in a thread of its own: read the rows, predict, write JSON."""
+"""From requests' bodies to their answers: read the rows, predict those of one version together, write JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,56 +23,120 @@ READERS: dict[str, Callable[[Columns, bytes], pd.DataFrame]] = {
     ARROW: Columns.from_arrow,
 }
 
-Answer = Callable[[Served, str, bytes], bytes]
+Write = Callable[[Served, np.ndarray], Any]
 
 
 class UnknownTypeError(ValueError):
     """A body is of a type that the endpoint doesn't read."""
 
 
-def predict(served: Served, content_type: str, body: bytes) -> bytes:
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a request wants: rows of a version, and their scores written in its way."""
+
+    served: Served
+    rows: pd.DataFrame
+    write: Write
+
+
+Read = Callable[[Served, str, bytes], Asked]
+Question = tuple[Read, Served, str, bytes]
+
+
+def predict(served: Served, content_type: str, body: bytes) -> Asked:
     """Labels, or a regression's values.
 
     Raises:
-        InvalidRowsError: the rows break a rule, or the model refuses them.
+        InvalidRowsError: the rows break a rule.
         UnknownTypeError: the body is of another type.
     """
-    found = _predicted(served.system.predict, _read(served, content_type, body))
-    return _json({"version": served.version.version, "predictions": found.tolist()})
+    return Asked(served, _rows(served, content_type, body), _labels)
 
 
-def predict_proba(served: Served, content_type: str, body: bytes) -> bytes:
+def predict_proba(served: Served, content_type: str, body: bytes) -> Asked:
     """A probability for each class; raises as `predict` does."""
-    found = _predicted(served.system.predict_proba, _read(served, content_type, body))
-    classes = served.system.signature.classes
-    return _json({"version": served.version.version, "classes": classes, "probabilities": found.tolist()})
+    if not served.system.signature.classes:
+        raise InvalidRowsError("a regression has no class probabilities; ask /predict")
+    return Asked(served, _rows(served, content_type, body), _probabilities)
 
 
-def invocations(served: Served, content_type: str, body: bytes) -> bytes:
+def invocations(served: Served, content_type: str, body: bytes) -> Asked:
     """What MLflow's scoring server answers; raises as `predict` does."""
     if content_type not in (JSON, CSV):
         raise UnknownTypeError(f"the body must be {JSON} or {CSV}, but is {content_type}")
-    frame, output = mlflow_forms.read(served.columns, content_type == CSV, body)
-    if output == "label":
-        return _json({"predictions": _predicted(served.system.predict, frame).tolist()})
-    proba = _predicted(served.system.predict_proba, frame).tolist()
-    names = [str(label) for label in served.system.signature.classes]
-    return _json({"predictions": [dict(zip(names, row, strict=True)) for row in proba]})
+    rows, output = mlflow_forms.read(served.columns, content_type == CSV, body)
+    if output == "proba" and not served.system.signature.classes:
+        raise InvalidRowsError("a regression has no class probabilities; leave `params.output` out")
+    return Asked(served, rows, _mlflow_labels if output == "label" else _mlflow_probabilities)
 
 
-def _read(served: Served, content_type: str, body: bytes) -> pd.DataFrame:
+def answer(questions: Sequence[Question]) -> list[bytes | Exception]:
+    """The answer of each, or why there is none."""
+    read = [_caught(read, *question) for read, *question in questions]
+    asked = [found for found in read if isinstance(found, Asked)]
+    answers = (told for _, group in groupby(asked, lambda a: a.served) for told in _answers(list(group)))
+    return [next(answers) if isinstance(found, Asked) else found for found in read]
+
+
+def _answers(asked: Sequence[Asked]) -> list[bytes | Exception]:
+    """Together; each alone where the rows of one are refused."""
+    answers = _caught(_together, asked)
+    if isinstance(answers, list):
+        return answers
+    return [answers] if len(asked) == 1 else [_answers([one])[0] for one in asked]
+
+
+def _together(asked: Sequence[Asked]) -> list[bytes]:
+    frames = [one.rows for one in asked]
+    scores = _scores(asked[0].served, frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True))
+    return [
+        to_json(one.write(one.served, part), inf_nan_mode="null")
+        for one, part in zip(asked, _parts(scores, frames), strict=True)
+    ]
+
+
+def _scores(served: Served, rows: pd.DataFrame) -> np.ndarray:
+    """The model has predicted its example: what it can't predict now is up to the rows."""
+    try:
+        return served.system.scores(rows)
+    except (ValueError, TypeError) as err:
+        raise InvalidRowsError(f"the model refuses these rows: {str(err).partition(chr(10))[0]}") from err
+
+
+def _parts(scores: np.ndarray, frames: Sequence[pd.DataFrame]) -> Iterator[np.ndarray]:
+    begin = 0
+    for frame in frames:
+        yield scores[begin : begin + len(frame)]
+        begin += len(frame)
+
+
+def _caught(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What it returns, or what it raises: one request's fault is not another's."""
+    try:
+        return call(*arguments)
+    except Exception as err:  # noqa: BLE001 # raised where the request is answered
+        return err
+
+
+def _rows(served: Served, content_type: str, body: bytes) -> pd.DataFrame:
     if content_type not in READERS:
         raise UnknownTypeError(f"the body must be {', '.join(READERS)}, but is {content_type}; set Content-Type")
     return READERS[content_type](served.columns, body)
 
 
-def _predicted(predict: Callable[[pd.DataFrame], np.ndarray], frame: pd.DataFrame) -> np.ndarray:
-    """The model has predicted its example: what it can't predict now is up to the rows."""
-    try:
-        return predict(frame)
-    except (ValueError, TypeError) as err:
-        raise InvalidRowsError(f"the model refuses these rows: {str(err).partition(chr(10))[0]}") from err
+def _labels(served: Served, scores: np.ndarray) -> Any:
+    return {"version": served.version.version, "predictions": served.system.labels(scores).tolist()}
 
 
-def _json(content: Any) -> bytes:
-    return to_json(content, inf_nan_mode="null")
+def _probabilities(served: Served, scores: np.ndarray) -> Any:
+    classes = served.system.signature.classes
+    return {"version": served.version.version, "classes": classes, "probabilities": scores.tolist()}
+
+
+def _mlflow_labels(served: Served, scores: np.ndarray) -> Any:
+    return {"predictions": served.system.labels(scores).tolist()}
+
+
+def _mlflow_probabilities(served: Served, scores: np.ndarray) -> Any:
+    names = [str(label) for label in served.system.signature.classes]
+    return {"predictions": [dict(zip(names, row, strict=True)) for row in scores.tolist()]}

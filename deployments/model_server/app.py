@@ -13,10 +13,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from deployments.model_server import answers
 from deployments.model_server.describe import describe, model_card
-from deployments.model_server.limits import BearerTokens, Limits, Threads
+from deployments.model_server.limits import BearerTokens, Limits, Pending
 from deployments.model_server.live import LiveModel, Served, follow
 from deployments.model_server.metrics import LiveModels, Measured
 from deployments.model_server.rows import InvalidRowsError
+from deployments.model_server.threads import Threads
 from shared.training.threads import cores
 
 
@@ -25,12 +26,13 @@ def create(models: Sequence[LiveModel], tokens: Sequence[str] = (), limits: Limi
 
     models: followed from its start to its end; tokens: one of them must come with each request; none: all may ask.
     """
-    threads = Threads(cores(), limits or Limits())
+    pending = Pending(limits or Limits())
     app = FastAPI(title="Evertune", docs_url="/docs", redoc_url=None, lifespan=_following(models))
     for live in models:
-        app.include_router(_endpoints(live, threads), prefix=f"/{live.name}", tags=[live.name])
-    if len(models) == 1:
-        app.include_router(_endpoints(models[0], threads), tags=[models[0].name])
+        endpoints = _endpoints(live, pending)
+        app.include_router(endpoints, prefix=f"/{live.name}", tags=[live.name])
+        if len(models) == 1:
+            app.include_router(endpoints, tags=[live.name])
     registry = CollectorRegistry()
     registry.register(LiveModels(models))
     app.include_router(_probes(models, registry))
@@ -53,24 +55,35 @@ def _following(models: Sequence[LiveModel]) -> Any:
     return lifespan
 
 
-def _endpoints(live: LiveModel, threads: Threads) -> APIRouter:
-    routes = APIRouter()
+def _endpoints(live: LiveModel, pending: Pending) -> APIRouter:
+    routes, threads = APIRouter(), Threads(cores())
+
+    async def answered(request: Request, read: answers.Read) -> Response:
+        content_type = request.headers.get("content-type", answers.JSON).partition(";")[0].strip().lower()
+        try:
+            async with pending.body(request) as body:
+                content = await threads.answer((read, _served(live), content_type, body))
+        except InvalidRowsError as err:
+            raise HTTPException(422, str(err)) from None
+        except answers.UnknownTypeError as err:
+            raise HTTPException(415, str(err)) from None
+        return Response(content, media_type=answers.JSON)
 
     @routes.post("/predict")
     async def predict(request: Request) -> Response:
         """Labels of rows, or a regression's values."""
-        return await _answer(request, live, threads, answers.predict)
+        return await answered(request, answers.predict)
 
     @routes.post("/predict_proba")
     async def predict_proba(request: Request) -> Response:
         """A probability for each class."""
-        return await _answer(request, live, threads, answers.predict_proba)
+        return await answered(request, answers.predict_proba)
 
     @routes.post("/invocations")
     async def invocations(request: Request) -> Response:
         """What `mlflow models serve` answers, to the bodies that it reads."""
         try:
-            return await _answer(request, live, threads, answers.invocations)
+            return await answered(request, answers.invocations)
         except HTTPException as err:
             code = 400 if err.status_code == 422 else err.status_code
             said = {"error_code": "BAD_REQUEST" if code < 500 else "TEMPORARILY_UNAVAILABLE", "message": err.detail}
@@ -82,17 +95,6 @@ def _endpoints(live: LiveModel, threads: Threads) -> APIRouter:
         return model_card(live.name, _served(live))
 
     return routes
-
-
-async def _answer(request: Request, live: LiveModel, threads: Threads, answer: answers.Answer) -> Response:
-    content_type = request.headers.get("content-type", answers.JSON).partition(";")[0].strip().lower()
-    try:
-        content = await threads.run(request, answer, _served(live), content_type)
-    except InvalidRowsError as err:
-        raise HTTPException(422, str(err)) from None
-    except answers.UnknownTypeError as err:
-        raise HTTPException(415, str(err)) from None
-    return Response(content, media_type=answers.JSON)
 
 
 def _served(live: LiveModel) -> Served:

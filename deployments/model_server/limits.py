@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
@@ -23,11 +21,15 @@ OPEN = {"/healthz", "/readyz", "/ping", "/health"}  # Kubernetes' probes have no
 
 @dataclass(frozen=True)
 class Limits:
-    """pending: requests that are read, wait for a thread or are predicted; body_s: how long a body may take to come."""
+    """pending: requests that are read, wait or are predicted; pending_bytes: of their bodies together.
+
+    body_bytes: of one body; body_s: how long it may take to come.
+    """
 
     body_bytes: int = 16 * 1024 * 1024
     body_s: float = 30.0
     pending: int = 64
+    pending_bytes: int = 64 * 1024 * 1024
 
 
 def check_host(host: str, tokens: Sequence[str]) -> None:
@@ -49,52 +51,55 @@ def check_host(host: str, tokens: Sequence[str]) -> None:
         )
 
 
-class Threads:
-    """As many threads as cores predict; the event loop only reads and writes."""
+class Pending:
+    """The requests that aren't answered yet, and the memory of their bodies."""
 
-    def __init__(self, n: int, limits: Limits) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.pending = 0
-        self._pool = ThreadPoolExecutor(n, thread_name_prefix="predict")
+        self._requests = self._bytes = 0
 
-    async def run(self, request: Request, work: Any, *args: Any) -> Any:
-        """`work(*args, body)` in a thread.
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """A request's body, until the request is answered.
 
         Raises:
-            HTTPException: 413, the body is too long; 429, too many requests are pending; 408, the body doesn't come.
+            HTTPException: 413, it is too long; 429, too much is pending; 408, it doesn't come.
         """
-        with self._place():
-            body = await self._body(request)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args, body)
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if self.pending >= self.limits.pending:
-            said = f"at most {self.limits.pending} requests are answered at a time; ask again"
-            raise HTTPException(429, said, {"Retry-After": "1"})
-        self.pending += 1
+        self._check_pending(self._requests < self.limits.pending, f"{self.limits.pending} requests")
+        self._requests += 1
+        parts: list[bytes] = []
         try:
-            yield
+            await self._read(request, parts)
+            parts[:] = [b"".join(parts)]
+            yield parts[0]
         finally:
-            self.pending -= 1
+            self._requests -= 1
+            self._bytes -= sum(map(len, parts))
 
-    async def _body(self, request: Request) -> bytes:
-        self._check(int(request.headers.get("content-length", 0)))
-        parts, length = [], 0
+    async def _read(self, request: Request, parts: list[bytes]) -> None:
+        self._check_length(int(request.headers.get("content-length", 0)))
         try:
             async with asyncio.timeout(self.limits.body_s):
                 async for part in request.stream():
-                    length += len(part)
-                    self._check(length)
-                    parts.append(part)
+                    self._check_length(sum(map(len, parts)) + len(part))
+                    self._add(part, parts)
         except (TimeoutError, ClientDisconnect):
             raise HTTPException(408, f"a body must come within {self.limits.body_s:g} s") from None
-        return b"".join(parts)
 
-    def _check(self, length: int) -> None:
+    def _add(self, part: bytes, parts: list[bytes]) -> None:
+        most = self.limits.pending_bytes
+        self._check_pending(self._bytes + len(part) <= most, f"{most} bytes")
+        self._bytes += len(part)
+        parts.append(part)
+
+    def _check_length(self, length: int) -> None:
         if length > self.limits.body_bytes:
             said = f"a body must have at most {self.limits.body_bytes} bytes; send fewer rows at a time"
             raise HTTPException(413, said, {"Connection": "close"})
+
+    def _check_pending(self, has_place: bool, most: str) -> None:
+        if not has_place:
+            raise HTTPException(429, f"at most {most} are answered at a time; ask again", {"Retry-After": "1"})
 
 
 class BearerTokens:
@@ -109,7 +114,8 @@ class BearerTokens:
             await self.app(scope, receive, send)
         else:
             said = {"detail": "a request must have the header `Authorization: Bearer <token>` with a known token"}
-            await JSONResponse(said, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+            headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}  # its body isn't read
+            await JSONResponse(said, 401, headers)(scope, receive, send)
 
     def _knows(self, scope: Scope) -> bool:
         """Each token is compared, so that the time tells nothing."""

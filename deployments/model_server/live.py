@@ -12,8 +12,10 @@ import pandas as pd
 from deployments.model_server.rows import Columns, parse_json
 from shared import model
 from shared.domain import ModelVersion
-from shared.errors import EvertuneError, UnloadableModelError, UnrecordedModelError
-from shared.registry import aliases, client, pyfunc
+from shared.errors import EvertuneError, ServiceError, UnloadableModelError, UnrecordedModelError
+from shared.registry import aliases, client, promotion, pyfunc
+from shared.settings import settings
+from shared.storage import database, embedded
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,24 @@ class Served:
     system: model.System
     columns: Columns
     example: pd.DataFrame
+
+
+def find(name: str) -> int | None:
+    """Number of the champion; None: there is none.
+
+    Raises:
+        RegistryError: the registry can't be reached.
+        ServiceError: nor can its database; one that somebody has stopped isn't started.
+    """
+    if settings().mlflow_tracking_uri is None and not embedded.answers(settings().home):
+        raise ServiceError("the embedded PostgreSQL is stopped; start it with `evertune services start`")
+    return aliases.champion(name)
+
+
+def log(name: str) -> None:
+    """Let the promotion log know of the champion, where its database is there: somebody may have moved the alias."""
+    if database.answers():
+        promotion.log_champion(name)
 
 
 def load(version: ModelVersion) -> Served:
@@ -55,7 +75,8 @@ def load(version: ModelVersion) -> Served:
 class LiveModel:
     """The champion of a registered model. Who predicts takes `served` once, and ends with the version it began with.
 
-    find: the number of the version that should be live, None: there is none; load: a version, ready to predict.
+    find: the number of the version that should be live, None: there is none; load: a version, ready to predict; log:
+    called after each version that went live.
     served: the version that is live; trouble: why it isn't the registry's champion, or may not be; swaps: how often
     another one has taken its place. One thread looks, any number reads.
     """
@@ -63,14 +84,15 @@ class LiveModel:
     def __init__(
         self,
         name: str,
-        find: Callable[[str], int | None] = aliases.champion,
+        find: Callable[[str], int | None] = find,
         load: Callable[[str, int], Served] = lambda name, number: load(client.version(name, number)),
+        log: Callable[[str], None] = log,
     ) -> None:
         self.name = name
         self.served: Served | None = None
         self.trouble = "the registry hasn't been asked yet"
         self.swaps = 0
-        self._find, self._load = find, load
+        self._find, self._load, self._log = find, load, log
         self._refused: tuple[int, str] | None = None
 
     def look(self) -> None:
@@ -103,7 +125,15 @@ class LiveModel:
         self.swaps += self.served is not None
         self.served = fresh
         logger.info("model is live", extra={"model": self.name, "version": number})
+        self._tell()
         return ""
+
+    def _tell(self) -> None:
+        """It is live, whether or not the log can be told."""
+        try:
+            self._log(self.name)
+        except Exception:
+            logger.exception("promotion not logged", extra={"model": self.name})
 
 
 def follow(live: LiveModel, stopped: Event, every_s: float = POLL_S) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import csv
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.ipc
-from pydantic import Strict, TypeAdapter, ValidationError
+from pydantic import FailFast, Strict, TypeAdapter, ValidationError
 from pydantic_core import from_json
+
+from deployments.model_server import tables
 
 if TYPE_CHECKING:
     from mlflow.types import Schema
@@ -112,28 +112,28 @@ class Columns:
 
         only_known: leave out columns that the model hasn't.
         """
-        convert = pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(self.kinds, pa.string()),
-            strings_can_be_null=True,
-            include_columns=list(self.kinds) if only_known else None,
-        )
         try:
-            table = pa.csv.read_csv(io.BytesIO(body), convert_options=convert)
-        except (pa.ArrowException, KeyError, UnicodeDecodeError) as err:
+            if not only_known:
+                self._check(tables.csv_names(body), "the header")
+            table = tables.from_csv(body, self.kinds)
+        except (pa.ArrowException, csv.Error, KeyError, UnicodeDecodeError) as err:
             raise InvalidRowsError(f"the body must be CSV with a line of names first, but {err}") from None
         return self._from_table(table)
 
     def from_arrow(self, body: bytes) -> pd.DataFrame:
-        """A stream of Arrow's IPC format."""
+        """A stream of Arrow's IPC format, without compression."""
         try:
-            table = pa.ipc.open_stream(body).read_all()
-            table.validate(full=True)
+            table = tables.from_arrow(body)
         except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as err:
-            raise InvalidRowsError(f"the body must be a stream of Arrow's IPC format, but {err}") from None
+            raise InvalidRowsError(f"the body must be a plain stream of Arrow's IPC format, but {err}") from None
+        self._check(_names(table), "the header")
         return self._from_table(table)
 
     def _from_table(self, table: pa.Table) -> pd.DataFrame:
-        self._check(_names(table), "the header")
+        if (size := tables.decoded_bytes(table)) > tables.MOST_BYTES:
+            raise InvalidRowsError(
+                f"the rows must take at most {tables.MOST_BYTES} bytes in memory, but would take {size}; send fewer"
+            )
         arrays = [_cast(table[name], name, kind) for name, kind in self.kinds.items()]
         return _some(pa.table(arrays, names=list(self.kinds))).to_pandas()
 
@@ -180,7 +180,8 @@ def parse_json(body: bytes) -> Any:
 def _reader(columns: tuple[str, ...], kinds: tuple[Kind, ...]) -> tuple[pd.Index, TypeAdapter[Any]]:
     """The columns as a frame has them, and what checks rows of them: made once, since that takes milliseconds."""
     row = tuple[tuple(kind.json for kind in kinds)]  # type: ignore[misc]  # as many as the model has
-    return pd.Index(columns), TypeAdapter(list[row])  # type: ignore[valid-type]
+    # It stops at the first row with a fault: a body may have millions of them.
+    return pd.Index(columns), TypeAdapter(Annotated[list[row], FailFast()])  # type: ignore[valid-type]
 
 
 def _explain(err: ValidationError, columns: Sequence[str], kinds: Mapping[str, Kind]) -> str:

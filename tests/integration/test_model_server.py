@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
@@ -25,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from deployments.model_server.app import create
+from deployments.model_server.heads import HEAD_BYTES, ShortHeads
 from deployments.model_server.limits import Limits, check_host
 from deployments.model_server.live import LiveModel, Served
 from deployments.model_server.rows import NUMBER, Columns
@@ -49,26 +51,34 @@ def live(name: str = "iris", system: System | None = IRIS) -> LiveModel:
         version = ModelVersion(name=name, version=number, lineage={"dataset": "0123456789ab"})
         return Served(version, system, Columns(dict.fromkeys(NAMES, NUMBER)), X[:2])
 
-    return LiveModel(name, lambda _: 7 if system else None, load)
+    return LiveModel(name, lambda _: 7 if system else None, load, lambda _: None)
 
 
 @contextmanager
 def serving(*models: LiveModel, tokens: tuple[str, ...] = (), limits: Limits | None = None) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create(models, tokens, limits), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(create(models, tokens, limits), http=ShortHeads, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         while not server.started or any(m.trouble == "the registry hasn't been asked yet" for m in models):
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="module")
 def iris() -> Iterator[str]:
     with serving(live()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[str]:
+    with serving(live(), live("empty", None)) as url:
         yield url
 
 
@@ -188,14 +198,45 @@ def test_several_use_cases_have_paths_of_their_own_and_one_without_a_version_is_
         np.testing.assert_array_equal(values, SIZES.predict(X.iloc[::40]))
         refused = post(f"{url}/sizes/predict_proba", {"rows": ROWS})
         assert (refused.status_code, "a regression has no class probabilities" in refused.text) == (422, True)
-        for path in ("/predict", "/none/predict", "/..%2firis/predict", "/iris/../../etc/passwd"):
-            assert post(url + path, {"rows": ROWS}).status_code in (404, 405)
         away = post(f"{url}/empty/predict", {"rows": ROWS})
         assert (away.status_code, "empty has no champion" in away.text) == (503, True)
         ready = requests.get(f"{url}/readyz")
         assert (ready.status_code, ready.json()["models"]["iris"]) == (503, {"version": 7, "trouble": ""})
         assert ready.json()["models"]["empty"]["trouble"].startswith("empty has no champion")
         assert requests.get(f"{url}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/predict",
+        "/none/predict",
+        "/iris/../empty/predict",
+        "/../iris/predict",
+        "/..%2firis/predict",
+        "/%2e%2e/iris/predict",
+        "/iris%2fpredict/..",
+        "/iris/../../etc/passwd",
+        "//iris/predict",
+        "/iris%00/predict",
+        "/iris@challenger/predict",
+        "/models:/iris/1/predict",
+    ],
+)
+def test_no_path_leads_to_another_use_case_or_out_of_it(two, path):
+    connection = HTTPConnection(two.removeprefix("http://"), timeout=10)
+    connection.request("POST", path, json.dumps({"rows": ROWS}), {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 404
+
+
+def test_requests_that_wait_are_answered_together_and_each_for_itself(iris):
+    bad, text = {"rows": [[1, 2, 3, None]]}, {"rows": [["x"] * 4]}
+    bodies = [{"rows": [row]} for row in ROWS] + [bad, {"rows": ROWS}, text, {"columns": NAMES[::-1], "rows": ROWS}]
+    expected = [(200, [label]) for label in EXPECTED] + [(422, None), (200, EXPECTED), (422, None)]
+    expected.append((200, IRIS.predict(pd.DataFrame(ROWS, columns=NAMES[::-1])).tolist()))
+    with ThreadPoolExecutor(16) as clients:
+        found = list(clients.map(lambda body: post(f"{iris}/predict", body), bodies * 20))
+    assert [(answer.status_code, answer.json().get("predictions")) for answer in found] == expected * 20
 
 
 def test_under_load_versions_are_swapped_without_a_failed_request():
@@ -262,6 +303,29 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_read():
         connection.putheader("Content-Length", str(2**30))
         connection.endheaders(b" ")
         assert connection.getresponse().status == 413
+
+
+def test_a_head_that_goes_on_and_on_is_cut_off_and_one_before_a_large_body_is_not(iris):
+    with socket.create_connection(iris.removeprefix("http://").split(":")) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\nX: " + b"x" * HEAD_BYTES + b"x")
+        assert b"400 Bad Request" in connection.recv(1000)
+    with requests.Session() as session:
+        for _ in range(3):
+            body = {"rows": [[0.123456789] * 4] * 20_000}
+            assert session.post(f"{iris}/predict", json=body).status_code == 200
+
+
+def test_bodies_that_are_too_much_together_are_told_to_come_again():
+    with serving(live(), limits=Limits(pending_bytes=1000, body_s=2)) as url:
+        slow = HTTPConnection(url.removeprefix("http://"), timeout=10)
+        slow.putrequest("POST", "/predict")
+        slow.putheader("Content-Length", "1000")
+        slow.endheaders(b" " * 999)
+        time.sleep(0.2)
+        refused = post(f"{url}/predict", {"rows": ROWS})
+        assert (refused.status_code, "at most 1000 bytes are answered at a time" in refused.text) == (429, True)
+        assert slow.getresponse().status == 408
+        assert post(f"{url}/predict", {"rows": ROWS}).status_code == 200
 
 
 def test_more_requests_than_may_be_pending_are_told_to_come_again():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pandas as pd
 import pytest
 
 from deployments.model_server.live import LiveModel
-from shared.model import save
+from shared.model import Member, save
 from shared.registry import client
 from shared.settings import settings
 from shared.storage import services
+from shared.storage.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -52,6 +54,26 @@ def test_the_champion_goes_live_with_its_columns_and_its_example_and_moves_with_
     assert [promote(), looked(live)] == [2, 2]
     client.set_alias(NAME, client.CHAMPION, 1)
     assert (looked(live), live.swaps, live.trouble) == (1, 2, "")
+
+
+def test_a_champion_that_somebody_moved_by_hand_is_in_the_promotion_log(promote):
+    live = LiveModel(NAME)
+    assert [promote(), looked(live)] == [1, 1]
+    assert [(entry.version, entry.promoted) for entry in Ledger().promotions(NAME)] == [(1, True)]
+    assert [promote(), looked(live), looked(live)] == [2, 2, 2]
+    assert [entry.version for entry in Ledger().promotions(NAME)] == [1, 2]
+
+
+def test_a_champion_with_a_torch_member_goes_live_and_predicts_one_row_as_many(promote, rows, system):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+    blend = replace(system, members=[*system.members, Member("net", net)], weights=[0.5, 0.5])
+    live = LiveModel(NAME)
+    assert [promote(save(blend)), looked(live)] == [1, 1]
+    found = live.served.system
+    np.testing.assert_allclose(found.scores(rows), blend.scores(rows), atol=1e-6)
+    np.testing.assert_allclose(found.scores(rows[:1]), found.scores(rows)[:1], atol=1e-6)
 
 
 def test_a_version_that_does_not_load_or_does_not_predict_its_example_never_goes_live(promote, rows, system):

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from sklearn.datasets import load_digits
@@ -101,10 +102,48 @@ def test_the_champion_is_served_and_followed_and_the_server_ends_in_order(tmp_pa
     ]
 
 
+@pytest.mark.usefixtures("home")
+def test_a_gigabyte_is_refused_early_and_costs_no_memory(tmp_path: Path) -> None:
+    port = free_port()
+    with serve("digits", "--port", str(port), output=tmp_path / "output", EVERTUNE_SERVE_TOKENS="one") as process:
+        until(lambda: requests.get(f"http://127.0.0.1:{port}/healthz").ok)
+        known = "Authorization: Bearer one\r\n"
+        chunked, declared = "Transfer-Encoding: chunked\r\n\r\n", f"Content-Length: {2**30}\r\n\r\n"
+        before = psutil.Process(process.pid).memory_info().rss
+        for head, status in (
+            (known + chunked, 413),
+            (known + declared, 413),
+            (chunked, 401),
+            (declared, 401),
+            ("X: ", 400),
+        ):
+            said, sent = a_gigabyte(
+                port, head, chunk=b"100000\r\n" + b" " * 2**20 + b"\r\n" if "chunk" in head else None
+            )
+            assert (said.split()[1], sent < 100 * 2**20) == (str(status).encode(), True), head
+        assert psutil.Process(process.pid).memory_info().rss - before < 50 * 2**20
+        assert requests.get(f"http://127.0.0.1:{port}/healthz").ok
+
+
+def a_gigabyte(port: int, head: str, chunk: bytes | None = None) -> tuple[bytes, int]:
+    """What is answered to a request with a gigabyte after its head, and the bytes that it took to hear that."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(f"POST /digits/predict HTTP/1.1\r\nHost: here\r\n{head}".encode())
+        sent = 0
+        try:
+            while sent < 2**30:
+                connection.sendall(chunk or b" " * 2**20)
+                sent += 2**20
+        except OSError:
+            pass
+        return connection.recv(1000), sent
+
+
 def test_a_server_for_others_without_a_token_and_a_use_case_that_there_is_not_are_refused(tmp_path: Path) -> None:
     for arguments, said in (
         (("digits", "--host", "0.0.0.0"), "EVERTUNE_SERVE_TOKENS isn't set"),
         (("digit",), "did you mean 'digits'?"),
+        (("../../configs/digits",), "there is no such config"),
     ):
         with serve(*arguments, output=tmp_path / "output", EVERTUNE_SERVE_TOKENS=" , ") as process:
             assert process.wait(60) == 1

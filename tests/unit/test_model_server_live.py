@@ -19,6 +19,7 @@ class Registry:
         self.champion: int | Exception | None = 1
         self.faults: dict[int, Exception] = {}
         self.loaded: list[int] = []
+        self.logged = 0
 
     def find(self, _: str) -> int | None:
         if isinstance(self.champion, Exception):
@@ -31,9 +32,14 @@ class Registry:
             raise self.faults[number]
         return SimpleNamespace(version=SimpleNamespace(version=number))
 
+    def log(self, _: str) -> None:
+        self.logged += 1
+        if self.logged == 2:
+            raise ServiceError("the log can't be written")
+
 
 def following(registry: Registry) -> LiveModel:
-    live = LiveModel("digits", registry.find, registry.load)
+    live = LiveModel("digits", registry.find, registry.load, registry.log)
     live.look()
     return live
 
@@ -55,6 +61,16 @@ def test_the_champion_is_loaded_once_and_another_one_takes_its_place():
     registry.champion = 1
     live.look()
     assert (state(live), registry.loaded) == ((1, 2, ""), [1, 3, 1])
+
+
+def test_the_log_is_told_once_of_each_version_and_what_hurts_it_does_not_hurt_the_live_one():
+    registry = Registry()
+    live = following(registry)
+    live.look()
+    assert registry.logged == 1
+    registry.champion = 2
+    live.look()
+    assert (state(live), registry.logged) == ((2, 1, ""), 2)
 
 
 def test_a_version_that_does_not_load_never_goes_live_and_is_not_tried_again():
@@ -113,7 +129,7 @@ def followed(live: LiveModel) -> Iterator[None]:
 
 def test_it_is_followed_until_it_is_told_to_stop():
     registry = Registry()
-    live = LiveModel("digits", registry.find, registry.load)
+    live = LiveModel("digits", registry.find, registry.load, registry.log)
     done = Event()
 
     def load(name: str, number: int) -> Any:

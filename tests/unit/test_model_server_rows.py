@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.model_server import tables
 from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME, Columns, InvalidRowsError
 
 NUMBERS = Columns({"a": NUMBER, "b": NUMBER})
@@ -30,9 +31,9 @@ def as_json(content: object) -> bytes:
     return json.dumps(content).encode()
 
 
-def arrow(table: pa.Table) -> bytes:
+def arrow(table: pa.Table, options: pa.ipc.IpcWriteOptions | None = None) -> bytes:
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
+    with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
         stream.write_table(table)
     return sink.getvalue()
 
@@ -83,7 +84,7 @@ REFUSED = [
     (as_json([]), "there must be at least one row"),
     (as_json([{"a": 1}]), "row 0 must name the 2 columns of the model, but missing: b"),
     (as_json([{"a": 1, "b": 2}, 5]), "row 1 must be an object with a value for each column, but is 5"),
-    (as_json({"rows": [["x"] * 2] * 5}), "; and 5 more"),
+    (as_json({"rows": [[1, 2], ["x", "y"], ["z", 2]]}), "row 1, column 'b' must be a number, but is 'y'"),
 ]
 
 
@@ -98,10 +99,10 @@ def test_columns_of_csv_and_arrow_that_do_not_fit_are_refused_by_name():
     for body, why in (
         (b"a,b\n1,two\n", "column 'b' must be a number, but Failed to parse string: 'two'"),
         (b"a\n1\n", "the header must name the 2 columns of the model, but missing: b"),
-        (b"", "the body must be CSV"),
+        (b"", "the header must name the 2 columns of the model, but missing: a, b"),
         (b"a,b\n1,2,3\n", "the body must be CSV"),
         (b"a,b\n", "there must be at least one row"),
-        (b"\xff\xfe,b\n1,2\n", "UTF"),
+        (b"\xff\xfe,b\n1,2\n", "'utf-8' codec can't decode byte 0xff"),
     ):
         with pytest.raises(InvalidRowsError) as caught:
             NUMBERS.from_csv(body)
@@ -115,6 +116,35 @@ def test_columns_of_csv_and_arrow_that_do_not_fit_are_refused_by_name():
         assert why in str(caught.value)
     with pytest.raises(InvalidRowsError, match="column 'b' must be true or false, but is null in 1 rows"):
         MIXED.from_arrow(arrow(pa.table({"n": [1], "b": pa.array([None], pa.bool_()), "t": ["x"], "d": [None]})))
+
+
+def test_of_a_wide_row_with_many_faults_five_are_told():
+    wide = Columns(dict.fromkeys("abcdefgh", NUMBER))
+    with pytest.raises(InvalidRowsError, match=r"column 'e' must be a number, but is 'x'; and 3 more$"):
+        wide.from_json(as_json({"rows": [["x"] * 8]}))
+
+
+COMPRESSED = pa.table({"a": np.zeros(9), "b": np.zeros(9)})
+TOO_MANY = pa.nulls(tables.MOST_BYTES // 16 + 1)
+LONG = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1000, np.int8)), ["x" * (tables.MOST_BYTES // 1000 + 1)])
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_arrow_that_is_compressed_is_refused_also_in_its_dictionaries(codec: str):
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    words = pa.table({"n": [1.0], "b": [True], "t": pa.array(["x" * 999]).dictionary_encode(), "d": [None]})
+    for columns, table in ((NUMBERS, COMPRESSED), (MIXED, words)):
+        with pytest.raises(InvalidRowsError, match=r"a plain stream of Arrow.s IPC format, but it is compressed"):
+            columns.from_arrow(arrow(table, options))
+
+
+def test_few_bytes_that_stand_for_many_are_refused_before_they_are_decoded():
+    for columns, table in (
+        (NUMBERS, pa.table({"a": TOO_MANY, "b": TOO_MANY})),
+        (Columns({"t": TEXT}), pa.table({"t": LONG})),
+    ):
+        with pytest.raises(InvalidRowsError, match="the rows must take at most 134217728 bytes in memory, but would"):
+            columns.from_arrow(arrow(table))
 
 
 VALUES = st.recursive(
