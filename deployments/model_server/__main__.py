@@ -17,11 +17,7 @@ SAFE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "TORCH_FORCE_WEIGHTS_ONL
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C. What runs is answered first."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.model_server", description="Serves champions.")
-    parser.add_argument("use_case", nargs="+", type=_use_case, help="registered models whose champion is served")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    given = parser.parse_args()
+    given = parser().parse_args()
     os.environ.update(SAFE)
     limit(share(cores()))  # each thread that predicts has its share
 
@@ -36,7 +32,7 @@ def main() -> None:
         show_logs(package)
     tokens = settings().serve_tokens
     check_host(given.host, tokens)
-    services.mlflow_tracking_uri()  # starts what is embedded, once: if it is stopped later, it stays so
+    services.start_once()
     app = create([LiveModel(name) for name in dict.fromkeys(given.use_case)], tokens)
     uvicorn.run(
         app,
@@ -47,6 +43,14 @@ def main() -> None:
         access_log=False,
         server_header=False,
     )
+
+
+def parser() -> argparse.ArgumentParser:
+    known = argparse.ArgumentParser(prog="python -m deployments.model_server", description="Serves champions.")
+    known.add_argument("use_case", nargs="+", type=_use_case, help="registered models whose champion is served")
+    known.add_argument("--host", default="127.0.0.1")
+    known.add_argument("--port", type=int, default=8000)
+    return known
 
 
 def _use_case(name: str) -> str:

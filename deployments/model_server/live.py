@@ -12,10 +12,8 @@ import pandas as pd
 from deployments.model_server.rows import Columns, parse_json
 from shared import model
 from shared.domain import ModelVersion
-from shared.errors import EvertuneError, ServiceError, UnloadableModelError, UnrecordedModelError
+from shared.errors import EvertuneError, UnloadableModelError, UnrecordedModelError
 from shared.registry import aliases, client, promotion, pyfunc
-from shared.settings import settings
-from shared.storage import database, embedded
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +28,6 @@ class Served:
     system: model.System
     columns: Columns
     example: pd.DataFrame
-
-
-def find(name: str) -> int | None:
-    """Number of the champion; None: there is none.
-
-    Raises:
-        RegistryError: the registry can't be reached.
-        ServiceError: nor can its database; one that somebody has stopped isn't started.
-    """
-    if settings().mlflow_tracking_uri is None and not embedded.answers(settings().home):
-        raise ServiceError("the embedded PostgreSQL is stopped; start it with `evertune services start`")
-    return aliases.champion(name)
-
-
-def log(name: str) -> None:
-    """Let the promotion log know of the champion, where its database is there: somebody may have moved the alias."""
-    if database.answers():
-        promotion.log_champion(name)
 
 
 def load(version: ModelVersion) -> Served:
@@ -84,9 +64,9 @@ class LiveModel:
     def __init__(
         self,
         name: str,
-        find: Callable[[str], int | None] = find,
+        find: Callable[[str], int | None] = aliases.champion,
         load: Callable[[str, int], Served] = lambda name, number: load(client.version(name, number)),
-        log: Callable[[str], None] = log,
+        log: Callable[[str], None] = promotion.log_champion,
     ) -> None:
         self.name = name
         self.served: Served | None = None
@@ -97,6 +77,7 @@ class LiveModel:
 
     def look(self) -> None:
         """Ask the registry once, and go on to its champion, if that loads. What fails is said in `trouble`."""
+        before = self.served
         try:
             trouble = self._go_on(self._find(self.name))
         except EvertuneError as err:
@@ -107,6 +88,8 @@ class LiveModel:
         if trouble and trouble != self.trouble:
             logger.warning("not following", extra={"model": self.name, "reason": trouble})
         self.trouble = trouble
+        if self.served is not before:
+            self._tell()
 
     def _go_on(self, number: int | None) -> str:
         """Let a version be live; why it can't be, else nothing."""
@@ -125,13 +108,14 @@ class LiveModel:
         self.swaps += self.served is not None
         self.served = fresh
         logger.info("model is live", extra={"model": self.name, "version": number})
-        self._tell()
         return ""
 
     def _tell(self) -> None:
-        """It is live, whether or not the log can be told."""
+        """Tell the log, since somebody may have moved the alias by hand; the version is live in any case."""
         try:
             self._log(self.name)
+        except EvertuneError as err:
+            logger.warning("promotion not logged", extra={"model": self.name, "reason": str(err)})
         except Exception:
             logger.exception("promotion not logged", extra={"model": self.name})
 

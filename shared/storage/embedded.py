@@ -34,6 +34,8 @@ START_TIMEOUT_S = 30.0
 # kills them, and the next start recovers.
 SHUTDOWNS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 30.0))
 
+_may_start = True
+
 # pg_ctl hands the socket's folder to a shell, and a comma separates folders.
 _SAFE_PATH = re.compile(r"[\w/.@+=:~%-]+")
 
@@ -47,6 +49,12 @@ def connect(home: Path, database: str) -> psycopg.Connection:
     return _try_connect(home, database) or _start_and_connect(home, database)
 
 
+def start_no_more() -> None:
+    """Let this process connect to a server that runs, and start none: whoever stops it wants that."""
+    global _may_start
+    _may_start = False
+
+
 def url(home: Path, database: str) -> str:
     """libpq URL of a database of the running server. No secret in it: the socket trusts whoever may open it.
 
@@ -55,7 +63,7 @@ def url(home: Path, database: str) -> str:
     """
     folder = _socket_folder(home)
     if folder is None:
-        raise ServiceError(f"the embedded PostgreSQL in {home} isn't running; start it with `evertune services start`")
+        raise _not_running(home)
     return f"postgresql://postgres@/{database}?host={quote(folder)}"
 
 
@@ -135,7 +143,13 @@ def _try_connect(home: Path, database: str) -> psycopg.Connection | None:
         return None
 
 
+def _not_running(home: Path) -> ServiceError:
+    return ServiceError(f"the embedded PostgreSQL in {home} isn't running; start it with `evertune services start`")
+
+
 def _start_and_connect(home: Path, database: str) -> psycopg.Connection:
+    if not _may_start:
+        raise _not_running(home)
     _check_lasting(database)
     _check_home(home)
     with _machine_lock(home):

@@ -68,6 +68,13 @@ def start() -> list[ServiceStatus]:
     return status()
 
 
+def start_once() -> None:
+    """Start what is embedded now, and not again in this process: whoever stops it later wants that."""
+    if settings().database_url is None or settings().mlflow_tracking_uri is None:
+        embedded.connect(settings().home, "postgres").close()
+    embedded.start_no_more()
+
+
 def stop() -> list[ServiceStatus]:
     """Stop the embedded server, if it runs; what is external stays as it is."""
     embedded.stop(settings().home)

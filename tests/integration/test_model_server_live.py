@@ -11,7 +11,7 @@ import pytest
 
 from deployments.model_server.live import LiveModel
 from shared.model import Member, save
-from shared.registry import client
+from shared.registry import aliases, client
 from shared.settings import settings
 from shared.storage import services
 from shared.storage.ledger import Ledger
@@ -30,7 +30,7 @@ def promote(rows, system):
         version = client.register(
             NAME, files or save(system), example=example, predictions=system.predict(rows[:3]), **facts
         )
-        client.set_alias(NAME, client.CHAMPION, version.version)
+        aliases.point(NAME, aliases.CHAMPION, version.version)
         return version.version
 
     return call
@@ -52,7 +52,7 @@ def test_the_champion_goes_live_with_its_columns_and_its_example_and_moves_with_
     assert {kind.words for kind in served.columns.kinds.values()} == {"a number"}
     np.testing.assert_array_equal(served.system.predict_proba(rows), system.predict_proba(rows))
     assert [promote(), looked(live)] == [2, 2]
-    client.set_alias(NAME, client.CHAMPION, 1)
+    aliases.point(NAME, aliases.CHAMPION, 1)
     assert (looked(live), live.swaps, live.trouble) == (1, 2, "")
 
 

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 import yaml
 
+from deployments.model_server.__main__ import parser
 from tests.conftest import Server
 
 KUBERNETES = Path(__file__).parents[2] / "deployments" / "kubernetes"
@@ -107,6 +108,27 @@ def test_only_tasks_and_the_apps_reach_postgres() -> None:
     assert tasks["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "metaflow-task"}
     assert policies["postgres"].get("egress", []) == []
     assert "Egress" in policies["postgres"]["policyTypes"]
+
+
+def test_the_model_server_is_asked_by_all_and_asks_postgres_and_mlflow_only() -> None:
+    policies = {m["metadata"]["name"]: m["spec"] for m in BASE if m["kind"] == "NetworkPolicy"}
+    own = policies["model-server"]
+    assert own["ingress"] == [{"from": [{"namespaceSelector": {}}], "ports": [{"port": "http"}]}]
+    services, names = own["egress"]
+    assert services["to"][0]["podSelector"]["matchExpressions"][0]["values"] == ["mlflow", "postgres"]
+    assert {port["port"] for port in names["ports"]} == {53}
+    assert {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "model-server"}}} in policies["mlflow"][
+        "ingress"
+    ][0]["from"]
+
+
+def test_the_model_server_is_started_by_arguments_that_it_knows_and_is_ready_when_a_model_is_live() -> None:
+    (container,) = [c for c in containers(BASE) if c["name"] == "model-server"]
+    given = parser().parse_args(container["args"])
+    assert (given.host, given.port) == ("0.0.0.0", container["ports"][0]["containerPort"])
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert {container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness")} == {"/healthz"}
+    assert "EVERTUNE_SERVE_TOKENS" in {v["name"] for v in container["env"] if "secretKeyRef" in v.get("valueFrom", {})}
 
 
 @pytest.mark.skipif(KUBECTL is None, reason="kubectl isn't installed")

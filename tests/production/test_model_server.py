@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from shared.model import Member, Signature, System, save
-from shared.registry import client
+from shared.registry import aliases, client
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 def promote(system: System, rows: Any) -> int:
     facts = {"use_case": "digits", "metrics": {}, "params": {}, "lineage": {"dataset": "0123456789ab"}}
     version = client.register("digits", save(system), example=rows[:2], predictions=system.predict(rows[:2]), **facts)
-    client.set_alias("digits", client.CHAMPION, version.version)
+    aliases.point("digits", aliases.CHAMPION, version.version)
     return version.version
 
 
@@ -50,10 +50,10 @@ def run_the_pages_commands(address: str, folder: Path) -> None:
 
 
 @contextmanager
-def serve(*arguments: str, output: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def serve(*arguments: str, output: Path, cwd: Path = ROOT, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "shared.cli", "serve", *arguments]
     with output.open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **environment})
+        process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log, env={**os.environ, **environment})
     try:
         yield process
     finally:
@@ -93,7 +93,7 @@ def test_the_champion_is_served_and_followed_and_the_server_ends_in_order(tmp_pa
             run_the_pages_commands(address, tmp_path)
         promote(system, rows)
         until(lambda: answer()["version"] == 2)
-        client.set_alias("digits", client.CHAMPION, 1)
+        aliases.point("digits", aliases.CHAMPION, 1)
         until(lambda: answer()["version"] == 1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) in (0, -signal.SIGTERM)
