@@ -19,6 +19,7 @@ PARTS = {
     "samplers": lambda _, seeds: samplers.measure(seeds),
     "retune": lambda *_: retune.measure(),
     "serving": lambda *_: serving.measure(),
+    "swapping": lambda *_: serving.measure_swaps(),
     "production": lambda repeat, _: production.measure(repeat),
 }
 Part = StrEnum("Part", list(PARTS))

@@ -1,5 +1,6 @@
-"""Single rows over HTTP: Evertune's server and `mlflow models serve`, on the same models, under the same load."""
+"""Predictions over HTTP: Evertune's server beside `mlflow models serve` and the model alone, on the same rows."""
 
+import io
 import json
 import os
 import socket
@@ -7,106 +8,236 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import pandas as pd
 import psutil
+import pyarrow as pa
 
 from benchmarks.report import Table
 from benchmarks.sandbox import ROOT, Sandbox, sandbox
 
-CONNECTIONS, SECONDS, WARM_S = 8, 10.0, 2.0
+CONNECTIONS, ROUNDS, ROUND_S, ALONE_S, WARM_S = 8, 3, 3.0, 1.5, 2.0
+MANY = 10_000  # rows of a large request
+SWAPPING_S, SWAPS = 60.0, 5
+ARROW = "application/vnd.apache.arrow.stream"
 
-# Registers two models of the digits, and prints the median milliseconds of one prediction and a row.
+# Registers two champions of the digits, and prints their columns. The network's weights are random: they cost the same.
 MODELS = """
-import json
+import json, runpy
+from optuna.trial import FixedTrial
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from xgboost import XGBClassifier
 from shared.model import Member, Signature, System, save
 from shared.registry import aliases, client
-from shared.training.latency import median_ms
-from shared.training.threads import limit
 
-limit(1)
 X, y = load_digits(return_X_y=True, as_frame=True)
-signature = Signature(tuple(X.columns), (64,), tuple(range(10)))
+X.columns = [f"pixel_{i}" for i in range(64)]
+signature = Signature(tuple(X.columns), (1, 8, 8), tuple(range(10)))
 linear = Member("linear", make_pipeline(StandardScaler(), LogisticRegression(max_iter=50)).fit(X, y))
-trees = Member("trees", XGBClassifier(n_estimators=50, n_jobs=1).fit(X, y))
-took = {}
+classical = runpy.run_path("flows/classical_hpo/objectives/digits.py")["build"]
+deep = runpy.run_path("flows/deep_hpo/objectives/digits.py")["build"]
+svm = classical(FixedTrial({"family": "svm", "svm_C": 5.0, "svm_gamma": 1e-3})).fit(X, y)
+net = deep(FixedTrial({"architecture": "cnn", "cnn_channels": 24, "dropout": 0.2})).eval()
 for name, system in {
     "plain": System(signature, [linear]),
-    "blend": System(signature, [linear, trees], [0.5, 0.5]),
+    "digits": System(signature, [Member("classical", svm), Member("deep", net)], [0.5, 0.5]),
 }.items():
     facts = {"use_case": name, "metrics": {}, "params": {}, "lineage": {}}
-    client.register(name, save(system), example=X[:2], predictions=system.predict(X[:2]), **facts)
+    for _ in range(SWAPS + 1):
+        client.register(name, save(system), example=X[:2], predictions=system.predict(X[:2]), **facts)
     aliases.point(name, "champion", 1)
-    took[name] = median_ms(system.predict, [X[:1]] * 300)
-print(json.dumps({"took": took, "columns": list(X.columns), "row": X[:1].to_numpy().tolist()}))
+print(json.dumps(list(X.columns)))
 """
-NAMES = ("plain", "blend")
+NAMES = ("plain", "digits")
+
+
+@dataclass(frozen=True)
+class Server:
+    """url: what is asked; ready_s: from its start to its readiness."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    ready_s: float
+
+    @property
+    def mb(self) -> float:
+        """Resident memory, its children's too."""
+        return sum(member.memory_info().rss for member in _family(self.process)) / 2**20
 
 
 def measure() -> Table:
-    """Requests per second and the slowest hundredth over 8 connections; the median over one, without a queue."""
+    """Rounds in which one after the other is asked, so that what else the machine does hits all."""
     with sandbox() as box:
-        facts = json.loads(_output(box, sys.executable, "-c", MODELS))
-        rows: list[Sequence[str | float]] = []
-        for name in NAMES:
-            rows.append((name, "in process", 1000 / facts["took"][name], facts["took"][name], "", "", ""))
-            rows.append((name, "evertune serve", *_evertune(box, name, facts)))
-            rows.append((name, "mlflow models serve", *_mlflow(box, name, facts)))
+        columns = _register(box, 0)
+        rows = [row for name in NAMES for row in _measured(box, name, columns)]
     return Table(
         "serving",
-        f"Single rows of the digits, {CONNECTIONS} connections for {SECONDS:g} s",
-        ["model", "server", "per second", "median ms", "p99 ms", "ready after s", "MB"],
+        f"Single rows of the digits over HTTP: {CONNECTIONS} connections, medians of {ROUNDS} rounds",
+        ["model", "measure", "evertune serve", "compared with", "", "ratio", "goal"],
         rows,
         [
-            "plain: a scaled LogisticRegression; blend: it and 50 rounds of XGBoost. The median is of one connection.",
-            "The client shares the cores with the server.",
+            "plain: a scaled LogisticRegression; digits: a calibrated SVM and a convolutional network, half and half.",
+            "in process: `predict` of one row, again and again. The clients share the cores with the servers.",
         ],
     )
 
 
-def _evertune(box: Sandbox, name: str, facts: Mapping[str, object]) -> Sequence[float]:
+def measure_swaps() -> Table:
+    """Versions swapped under load."""
+    with sandbox() as box:
+        columns = _register(box, SWAPS)
+        found = {name: _swapped(box, name, columns) for name in NAMES}
+    return Table(
+        "swapping",
+        f"{SWAPS} swaps under 70 % of the load that the server can answer, for {SWAPPING_S:g} s",
+        ["model", "swaps", "failed", "per second", "p99 ms outside", "p99 ms during", "ratio", "goal"],
+        [
+            (
+                name, f["swaps"], f["failed"], f["per_s"], f["p99_outside_ms"], f["p99_during_ms"],
+                f["p99_during_ms"] / f["p99_outside_ms"], "≤ 3, none failed",
+            )
+            for name, f in found.items()
+        ],
+        ["during: due between the move of the alias and the first answer of its version."],
+    )  # fmt: skip
+
+
+def _register(box: Sandbox, swaps: int) -> Sequence[str]:
+    columns: Sequence[str] = json.loads(box.output(sys.executable, "-c", f"SWAPS = {swaps}\n{MODELS}"))
+    return columns
+
+
+def _measured(box: Sandbox, name: str, columns: Sequence[str]) -> Iterator[Sequence[str | float]]:
+    row = pd.DataFrame([[5.0] * len(columns)], columns=list(columns))
+    asked = json.dumps({"columns": list(columns), "rows": row.to_numpy().tolist()}).encode()
+    asked_mlflow = json.dumps({"dataframe_split": row.to_dict("split")}).encode()
+    many = _arrow(pd.concat([row] * MANY, ignore_index=True))
+    with ExitStack() as stack:
+        alone = stack.enter_context(_alone(box, name))
+        ours = stack.enter_context(_evertune(box, name))
+        theirs = stack.enter_context(_mlflow(box, name))
+        for url, body in ((ours.url, asked), (theirs.url, asked_mlflow)):
+            _load(url, body, CONNECTIONS, WARM_S)
+        rounds = [
+            {
+                "alone": _ask(alone, 1), "alone many": _ask(alone, MANY),
+                "one": _load(ours.url, asked, 1, ALONE_S), "many": _load(ours.url, many, 1, ALONE_S, ARROW),
+                "ours": _load(ours.url, asked, CONNECTIONS, ROUND_S),
+                "theirs": _load(theirs.url, asked_mlflow, CONNECTIONS, ROUND_S),
+            }
+            for _ in range(ROUNDS)
+        ]  # fmt: skip
+        yield from _rows(name, rounds, ours, theirs)
+
+
+def _rows(
+    name: str, rounds: Sequence[Mapping[str, Mapping[str, float]]], ours: Server, theirs: Server
+) -> Iterator[Sequence[str | float]]:
+    def compared(what: str, a: tuple[str, str], b: tuple[str, str], other: str, goal: str) -> Sequence[str | float]:
+        pairs = [(r[a[0]][a[1]], r[b[0]][b[1]]) for r in rounds]
+        ratio = median([x / y for x, y in pairs])
+        return name, what, median([x for x, _ in pairs]), other, median([y for _, y in pairs]), ratio, goal
+
+    yield compared("requests/s", ("ours", "per_s"), ("theirs", "per_s"), "mlflow models serve", "≥ 10")
+    yield compared("p99 ms", ("ours", "p99_ms"), ("theirs", "p99_ms"), "mlflow models serve", "≤ 0.1")
+    yield compared("requests/s", ("ours", "per_s"), ("alone", "per_s"), "in process", "≥ 0.6")
+    added = median([r["one"]["p50_ms"] - r["alone"]["p50_ms"] for r in rounds])
+    goal = f"{added:+.2f} ms, ≤ +1"
+    yield compared("median ms, one connection", ("one", "p50_ms"), ("alone", "p50_ms"), "in process", goal)
+    yield compared(f"ms of {MANY} rows by Arrow", ("many", "p50_ms"), ("alone many", "p50_ms"), "in process", "≤ 1.3")
+    yield (
+        name,
+        "ready after s",
+        ours.ready_s,
+        "mlflow models serve",
+        theirs.ready_s,
+        ours.ready_s / theirs.ready_s,
+        "≤ 8 s",
+    )
+    yield name, "MB", ours.mb, "mlflow models serve", theirs.mb, ours.mb / theirs.mb, "≤ 400 without torch"
+
+
+def _swapped(box: Sandbox, name: str, columns: Sequence[str]) -> Mapping[str, float]:
+    body = json.dumps({"columns": list(columns), "rows": [[5.0] * len(columns)]})
+    with _evertune(box, name) as server:
+        command = [sys.executable, "-m", "benchmarks.serving_swaps", name, server.url, str(SWAPPING_S), str(SWAPS)]
+        done = subprocess.run(command, cwd=ROOT, env=box.env, input=body, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    found: Mapping[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _arrow(rows: pd.DataFrame) -> bytes:
+    sink, table = io.BytesIO(), pa.Table.from_pandas(rows, preserve_index=False)
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+@contextmanager
+def _alone(box: Sandbox, name: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.serving_alone", name]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, env=box.env, stdin=pipe, stdout=pipe, text=True)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ask(alone: subprocess.Popen[str], n_rows: int) -> Mapping[str, float]:
+    assert alone.stdin is not None
+    assert alone.stdout is not None
+    alone.stdin.write(f"[{n_rows}, {ALONE_S}]\n")
+    alone.stdin.flush()
+    took_ms = float(alone.stdout.readline())
+    return {"p50_ms": took_ms, "per_s": 1000 / took_ms}
+
+
+@contextmanager
+def _evertune(box: Sandbox, name: str) -> Iterator[Server]:
     port = _free_port()
     command = [sys.executable, "-m", "deployments.model_server", name, "--port", str(port)]
-    with _serving(box, command, f"http://127.0.0.1:{port}/readyz") as (process, ready_s):
-        body = {"columns": facts["columns"], "rows": facts["row"]}
-        return [*_load(f"http://127.0.0.1:{port}/predict", body), ready_s, _mb(process)]
+    address = f"http://127.0.0.1:{port}"
+    with _serving(box, command, f"{address}/readyz") as (process, ready_s):
+        yield Server(f"{address}/predict", process, ready_s)
 
 
-def _mlflow(box: Sandbox, name: str, facts: Mapping[str, object]) -> Sequence[float]:
+@contextmanager
+def _mlflow(box: Sandbox, name: str) -> Iterator[Server]:
     port = _free_port()
     ask = "from shared.storage.services import mlflow_tracking_uri; print(mlflow_tracking_uri())"
-    uri = _output(box, sys.executable, "-c", ask).strip()
+    uri = box.output(sys.executable, "-c", ask).strip()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{name}@champion"]
     command += ["--env-manager", "local", "--port", str(port)]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it starts `uvicorn` by its name
     env = {"MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1", "PATH": path}
-    with _serving(box, command, f"http://127.0.0.1:{port}/ping", env) as (process, ready_s):
-        body = {"dataframe_split": {"columns": facts["columns"], "data": facts["row"]}}
-        return [*_load(f"http://127.0.0.1:{port}/invocations", body), ready_s, _mb(process)]
+    address = f"http://127.0.0.1:{port}"
+    with _serving(box, command, f"{address}/ping", env) as (process, ready_s):
+        yield Server(f"{address}/invocations", process, ready_s)
 
 
-def _load(url: str, body: object) -> Sequence[float]:
-    """Requests per second, median and p99 in ms."""
-
-    def run(connections: int, seconds: float) -> Mapping[str, float]:
-        command = [sys.executable, "-m", "benchmarks.serving_load", url, str(connections), str(seconds)]
-        done = subprocess.run(command, cwd=ROOT, input=json.dumps(body).encode(), capture_output=True, check=True)
-        found: Mapping[str, float] = json.loads(done.stdout)
-        return found
-
-    run(CONNECTIONS, WARM_S)
-    alone, together = run(1, WARM_S), run(CONNECTIONS, SECONDS)
-    if together["failed"]:
-        raise RuntimeError(f"{together['failed']:g} requests to {url} failed")
-    return together["per_s"], alone["p50_ms"], together["p99_ms"]
+def _load(
+    url: str, body: bytes, connections: int, seconds: float, content_type: str = "application/json"
+) -> Mapping[str, float]:
+    command = [sys.executable, "-m", "benchmarks.serving_load", url, str(connections), str(seconds), content_type]
+    done = subprocess.run(command, cwd=ROOT, input=body, capture_output=True, check=True)
+    found: Mapping[str, float] = json.loads(done.stdout)
+    if found["failed"]:
+        raise RuntimeError(f"{found['failed']:g} requests to {url} failed")
+    return found
 
 
 @contextmanager
@@ -137,21 +268,12 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _mb(process: subprocess.Popen[bytes]) -> float:
-    """Resident memory of the server and its children."""
-    return sum(member.memory_info().rss for member in _family(process)) / 2**20
-
-
 def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The process and its children, while it runs."""
     if process.poll() is not None:
         return []
     first = psutil.Process(process.pid)
     return [*first.children(recursive=True), first]
-
-
-def _output(box: Sandbox, *command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, env=box.env, capture_output=True, text=True, check=True).stdout
 
 
 def _free_port() -> int:

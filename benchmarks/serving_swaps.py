@@ -1,0 +1,54 @@
+"""Versions that are swapped under load: `python -m benchmarks.serving_swaps NAME URL SECONDS SWAPS < body.json`.
+
+The load is 70 % of what the server can answer. Prints as JSON the failures and the slowest hundredth, in milliseconds:
+of the requests that were due between the move of an alias and the first answer of the version at it, and of the others.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from benchmarks.serving_load import Answer, load, p99_ms, summary
+from shared.registry import aliases
+
+CONNECTIONS, SHARE, WARM_S, CAPACITY_S = 8, 0.7, 2.0, 6.0
+BEGIN_S = 3.0  # until the first move
+
+
+async def measure(name: str, url: str, seconds: float, swaps: int, body: bytes) -> dict[str, float]:
+    await load(url, CONNECTIONS, WARM_S, body)
+    per_s = SHARE * summary(await load(url, CONNECTIONS, CAPACITY_S, body))["per_s"]
+    moves: list[tuple[float, int]] = []
+    answers, _ = await asyncio.gather(
+        load(url, CONNECTIONS, seconds, body, per_s=per_s), move(name, moves, swaps, (seconds - BEGIN_S) / swaps)
+    )
+    during = [
+        answer for answer in answers if any(begin <= answer.begun <= end for begin, end in windows(answers, moves))
+    ]
+    rest = sorted(set(answers) - set(during), key=lambda answer: answer.begun)
+    seen = len({answer.version for answer in answers})
+    return {
+        "per_s": summary(answers)["per_s"], "failed": summary(answers)["failed"], "swaps": seen - 1,
+        "p99_during_ms": p99_ms(during), "p99_outside_ms": p99_ms(rest),
+    }  # fmt: skip
+
+
+async def move(name: str, moves: list[tuple[float, int]], swaps: int, every_s: float) -> None:
+    """Let the champion be the next version, again and again."""
+    await asyncio.sleep(BEGIN_S)
+    for version in range(2, swaps + 2):
+        moves.append((time.perf_counter(), version))
+        await asyncio.to_thread(aliases.point, name, aliases.CHAMPION, version)
+        await asyncio.sleep(every_s)
+
+
+def windows(answers: Sequence[Answer], moves: Sequence[tuple[float, int]]) -> list[tuple[float, float]]:
+    """From each move to the first answer of its version."""
+    return [(begin, min(a.begun + a.took_s for a in answers if a.version == version)) for begin, version in moves]
+
+
+if __name__ == "__main__":
+    name, url, seconds, swaps = sys.argv[1:]
+    print(json.dumps(asyncio.run(measure(name, url, float(seconds), int(swaps), sys.stdin.buffer.read()))))
