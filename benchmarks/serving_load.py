@@ -33,7 +33,7 @@ async def ask(host: str, port: int, request: bytes, until: float, every_s: float
     reader, writer = await asyncio.open_connection(host, port)
     answers: list[Answer] = []
     due = time.perf_counter() + every_s * np.random.default_rng().random()
-    while due < until:
+    while max(due, time.perf_counter()) < until:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib import metadata
 from threading import Event, Thread
 from typing import Any
 
@@ -122,6 +123,11 @@ def _probes(models: Sequence[LiveModel], registry: CollectorRegistry) -> APIRout
         }
         ready = all(state["version"] is not None for state in states.values())
         return JSONResponse({"ready": ready, "models": states}, 200 if ready else 503)
+
+    @routes.get("/version", include_in_schema=False)
+    async def version() -> Response:
+        """MLflow's, as its scoring server says."""
+        return Response(metadata.version("mlflow"), media_type=answers.JSON)
 
     @routes.get("/metrics")
     async def metrics() -> Response:

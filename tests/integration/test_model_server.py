@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -128,6 +129,7 @@ def test_what_mlflows_server_reads_is_answered_as_it_does(iris):
     assert (refused.status_code, refused.json()["error_code"]) == (400, "BAD_REQUEST")
     assert "row 0, column 'petal width (cm)' must be a number" in refused.json()["message"]
     assert [requests.get(f"{iris}/{path}").status_code for path in ("ping", "health")] == [200, 200]
+    assert requests.get(f"{iris}/version").text == mlflow.__version__
 
 
 MLFLOW_REFUSED = [
@@ -276,7 +278,7 @@ def test_with_tokens_only_probes_are_answered_without_one():
         ):
             for path in ("/predict", "/iris/predict", "/invocations", "/nowhere"):
                 assert post(url + path, {"rows": ROWS}, **headers).status_code == 401
-            for path in ("/model", "/metrics", "/openapi.json", "/docs"):
+            for path in ("/model", "/version", "/metrics", "/openapi.json", "/docs"):
                 assert requests.get(url + path, headers=headers).status_code == 401
         for token in ("one", "two"):
             assert post(f"{url}/predict", {"rows": ROWS}, Authorization=f"Bearer {token}").status_code == 200
