@@ -24,14 +24,13 @@ async def measure(name: str, url: str, seconds: float, swaps: int, body: bytes) 
     answers, _ = await asyncio.gather(
         load(url, CONNECTIONS, seconds, body, per_s=per_s), move(name, moves, swaps, (seconds - BEGIN_S) / swaps)
     )
-    during = [
-        answer for answer in answers if any(begin <= answer.begun <= end for begin, end in windows(answers, moves))
-    ]
-    rest = sorted(set(answers) - set(during), key=lambda answer: answer.begun)
+    spans = windows(answers, moves)
+    during = [answer for answer in answers if any(begin <= answer.begun <= end for begin, end in spans)]
+    outside = set(answers) - set(during)
     seen = len({answer.version for answer in answers})
     return {
         "per_s": summary(answers)["per_s"], "failed": summary(answers)["failed"], "swaps": seen - 1,
-        "p99_during_ms": p99_ms(during), "p99_outside_ms": p99_ms(rest),
+        "p99_during_ms": p99_ms(during), "p99_outside_ms": p99_ms(list(outside)),
     }  # fmt: skip
 
 
