@@ -36,10 +36,13 @@ def _frame(columns: Columns, form: str, content: Any) -> pd.DataFrame:
             return _named(columns, names, rows)
         case "inputs", dict(values) if all(isinstance(column, list) for column in values.values()):
             return _named(columns, list(values), _transposed(values))
+        case "inputs", dict(values) if not any(isinstance(value, list | dict) for value in values.values()):
+            return _named(columns, list(values), [list(values.values())])
         case "dataframe_records" | "instances" | "inputs", [dict(), *_]:
-            return columns.from_records([_known(columns, record) for record in content])
+            return _of_records(columns, content)
         case "instances" | "inputs", list(rows):
-            return columns.from_rows(list(columns.kinds), rows)
+            single = len(columns.kinds) == 1 and not any(isinstance(row, list) for row in rows)
+            return columns.from_rows(list(columns.kinds), [[value] for value in rows] if single else rows)
     raise InvalidRowsError(f"`{form}` must hold rows as MLflow's scoring protocol has them, but doesn't")
 
 
@@ -61,8 +64,13 @@ def _transposed(values: dict[str, list[Any]]) -> list[list[Any]]:
     return [list(row) for row in zip(*values.values(), strict=True)]
 
 
-def _known(columns: Columns, record: Any) -> Any:
-    return {k: v for k, v in record.items() if k in columns.kinds} if isinstance(record, dict) else record
+def _of_records(columns: Columns, records: list[Any]) -> pd.DataFrame:
+    """Records, of which one may leave out what another has: null there, as in pandas."""
+    for i, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise InvalidRowsError(f"row {i} must be an object with a value by each column's name, but isn't")
+    names = [name for name in columns.kinds if any(name in record for record in records)]
+    return columns.from_rows(names, [[record.get(name) for name in names] for record in records])
 
 
 def _output(params: Any) -> Output:

@@ -28,7 +28,12 @@ logger = logging.getLogger(__name__)
 
 def find_surplus(use_case: UseCase, now: datetime) -> Holdings:
     """What `prune` would delete."""
-    return surplus(holdings(use_case, now), use_case.retention, now)
+    from shared.registry import history
+
+    there = holdings(use_case, now)
+    once = set(history.champions(Ledger().promotions(use_case.name)))
+    champions = {v.uri for v in there.versions if v.name == use_case.name and v.version in once}
+    return surplus(there, use_case.retention, now, champions)
 
 
 def holdings(use_case: UseCase, now: datetime) -> Holdings:

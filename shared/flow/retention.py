@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,17 +67,19 @@ class Kept:
     chains: set[str] = field(default_factory=set)
 
 
-def surplus(holdings: Holdings, retention: RetentionConfig, now: datetime) -> Holdings:
+def surplus(holdings: Holdings, retention: RetentionConfig, now: datetime, champions: Collection[str] = ()) -> Holdings:
     """What is kept for no reason.
 
-    Reasons of a model version: an alias stands at it; it is one of the newest of its registered model. Of a study: a
-    kept version came of it; it isn't finished; the next study of its variant learns from it; its dataset version is one
-    of the newest. Of a dataset version: it is one of the newest; a kept version or an unfinished study is on it. Of a
-    run: something kept came of it; it is running; it is one of the newest of its flow. Of an objective's source: a kept
-    study names it; a kept version was made by it. Of a chain: it is running; it is one of the newest. And of all: it is
-    young.
+    champions: URIs of the versions that were champion once, to which a rollback may lead.
+
+    Reasons of a model version: an alias stands at it; it was champion once; it is one of the newest of its registered
+    model. Of a study: a kept version came of it; it isn't finished; the next study of its variant learns from it; its
+    dataset version is one of the newest. Of a dataset version: it is one of the newest; a kept version or an unfinished
+    study is on it. Of a run: something kept came of it; it is running; it is one of the newest of its flow. Of an
+    objective's source: a kept study names it; a kept version was made by it. Of a chain: it is running; it is one of
+    the newest. And of all: it is young.
     """
-    kept = needed(holdings, retention, now)
+    kept = needed(holdings, retention, now, champions)
     return Holdings(
         datasets=[d for d in holdings.datasets if d.fingerprint not in kept.fingerprints],
         studies=[s for s in holdings.studies if s.study not in kept.studies],
@@ -88,11 +90,12 @@ def surplus(holdings: Holdings, retention: RetentionConfig, now: datetime) -> Ho
     )
 
 
-def needed(holdings: Holdings, retention: RetentionConfig, now: datetime) -> Kept:
+def needed(holdings: Holdings, retention: RetentionConfig, now: datetime, champions: Collection[str] = ()) -> Kept:
     """What `surplus` leaves."""
     young = now - timedelta(days=retention.days)
     versions = [
-        *(v for v in holdings.versions if v.aliases or v.created_at is None or v.created_at > young),
+        *(v for v in holdings.versions if v.aliases or v.uri in champions),
+        *(v for v in holdings.versions if v.created_at is None or v.created_at > young),
         *_newest(holdings.versions, retention.versions, lambda v: v.name, lambda v: v.version),
     ]
     recent = {

@@ -75,27 +75,44 @@ def promote_one_of(rows: pd.DataFrame, use_case: UseCase) -> None:
     promotion.promote("season", version.version, decision, seen=None, actor="tester", kind="hand")
 
 
-@contextmanager
-def asked_all_the_time(url: str) -> Iterator[list[tuple[int, Any]]]:
-    """Status and answer of each request of four clients, as they come in."""
-    answers: list[tuple[int, Any]] = []
-    over = threading.Event()
+class Client(threading.Thread):
+    """Asks all the time. answers: status and answer of each request, in order; 0 and the error where there is none."""
 
-    def ask() -> None:
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.answers: list[tuple[int, Any]] = []
+        self.over = threading.Event()
+        self._url = url
+
+    def run(self) -> None:
         with requests.Session() as session:
-            while not over.wait(0.02):
-                answer = session.post(url, json=ASKED, timeout=30)
-                answers.append((answer.status_code, answer.json()))
+            while not self.over.wait(0.02):
+                try:
+                    answer = session.post(self._url, json=ASKED, timeout=60)
+                    self.answers.append((answer.status_code, answer.json()))
+                except requests.RequestException as err:
+                    self.answers.append((0, repr(err)))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    @property
+    def versions(self) -> list[int]:
+        """Those that have answered, each time that it was another one."""
+        versions = [answer["version"] for status, answer in self.answers if status == 200]
+        return [version for version, before in zip(versions, [0, *versions], strict=False) if version != before]
+
+
+@contextmanager
+def asked_all_the_time(url: str) -> Iterator[list[Client]]:
+    """Four clients at work."""
+    clients = [Client(url) for _ in range(4)]
+    for each in clients:
+        each.start()
     try:
-        yield answers
+        yield clients
     finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+        for each in clients:
+            each.over.set()
+        for each in clients:
+            each.join()
 
 
 def test_a_champion_is_retuned_replaced_and_rolled_back_under_load_without_a_failed_request(
@@ -114,17 +131,17 @@ def test_a_champion_is_retuned_replaced_and_rolled_back_under_load_without_a_fai
     address = f"http://127.0.0.1:{port}"
     with serve("season", "--port", str(port), output=tmp_path / "output", cwd=checkout):
         until(lambda: requests.get(f"{address}/readyz").ok)
-        with asked_all_the_time(f"{address}/predict") as answers:
-            until(lambda: len(answers) > 20)
+        with asked_all_the_time(f"{address}/predict") as clients:
+            until(lambda: all(each.versions == [1] for each in clients))
             winter.to_csv(sales / "winter.csv", index=False)
             print(evertune("run", "season", cwd=checkout).stdout)  # shown where the test fails
-            until(lambda: answers[-1][1].get("version") == 2)
+            until(lambda: all(each.versions == [1, 2] for each in clients))
             evertune("models", "rollback", "season", cwd=checkout)
-            until(lambda: answers[-1][1].get("version") == 1)
+            until(lambda: all(each.versions == [1, 2, 1] for each in clients))
             time.sleep(0.5)
-    assert {status for status, _ in answers} == {200}
-    versions = [answer["version"] for _, answer in answers]
-    assert [v for v, before in zip(versions, [0, *versions], strict=False) if v != before] == [1, 2, 1]
+    answers = [answer for each in clients for answer in each.answers]
+    assert [answer for status, answer in answers if status != 200] == []
+    assert [each.versions for each in clients] == [[1, 2, 1]] * 4
     said = {answer["version"]: answer["predictions"] for _, answer in answers}
     assert said == {1: [1, 0], 2: [0, 1]}
     assert aliases.champion("season") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,7 +56,7 @@ def chain(i: int) -> ChainFiles:
     return ChainFiles(f"f{i}", days_ago(100 - i))
 
 
-def pruned(kept: int = 2, days: int = 30, **changes: Any) -> dict[str, list[str]]:
+def pruned(kept: int = 2, days: int = 30, champions: Sequence[str] = (), **changes: Any) -> dict[str, list[str]]:
     """What goes of ten nights, of which each made a dataset version, a study of a source, a version, a run, a chain."""
     nights: dict[str, Any] = {
         "datasets": [dataset(i) for i in reversed(range(N))],
@@ -65,7 +66,7 @@ def pruned(kept: int = 2, days: int = 30, **changes: Any) -> dict[str, list[str]
         "runs": [run(i) for i in range(N)],
         "chains": [chain(i) for i in range(N)],
     }
-    found = surplus(Holdings(**nights | changes), RetentionConfig(versions=kept, days=days), NOW)
+    found = surplus(Holdings(**nights | changes), RetentionConfig(versions=kept, days=days), NOW, champions)
     return {
         "datasets": sorted(ref.fingerprint for ref in found.datasets),
         "studies": sorted(entry.fingerprint for entry in found.studies),
@@ -100,6 +101,12 @@ def test_what_is_young_is_kept() -> None:
 @pytest.mark.parametrize("alias", ["champion", "challenger", "shadow"])
 def test_an_alias_keeps_a_version_with_its_study_its_source_its_rows_and_its_run(alias: str) -> None:
     found = pruned(versions=[version(i, *([alias] if i == 1 else [])) for i in range(N)])
+    del found["chains"]
+    assert all("f1" not in names and "f0" in names for names in found.values())
+
+
+def test_what_was_champion_once_is_kept_as_whole_for_a_rollback() -> None:
+    found = pruned(champions=["models:/toy/1"])
     del found["chains"]
     assert all("f1" not in names and "f0" in names for names in found.values())
 
