@@ -23,11 +23,13 @@ PARTS = {
     "production": lambda repeat, _: production.measure(repeat),
 }
 Part = StrEnum("Part", list(PARTS))
-ASKED_FOR = {"storage", "pruning", "samplers", "retune"}  # an hour each
+ASKED_FOR = {"storage", "pruning", "samplers", "retune"}  # long ones, of choices that were made
 
 
 def main(
-    parts: Annotated[list[Part] | None, typer.Argument(help="which benchmarks; default: those of minutes")] = None,
+    parts: Annotated[
+        list[Part] | None, typer.Argument(help="which benchmarks; default: all but storage, pruning, samplers, retune")
+    ] = None,
     repeat: Annotated[int, typer.Option(help="runs of each command; medians are printed")] = 3,
     seeds: Annotated[int, typer.Option(help="split seeds of the quality benchmark; seeds of samplers, pruning")] = 5,
 ) -> None:

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.timeout(3600)
 
 GATES = 2000
 ROWS = 114
-ALPHA = PromotionConfig().alpha
+RULES = PromotionConfig()
+ALPHA = RULES.alpha
+WORSE = 0.5  # by what share the errors of a challenger are larger that is worse by exactly the margin
 GROWTH = 1.02  # of the holdout in a night
 BETTER = (0.25, 0.5)  # by what share a challenger's own errors are smaller
 
@@ -75,21 +77,36 @@ CASES = {
 }
 
 
-def promotions(measured: Measure, world: Callable[..., World], better: float, n: int) -> float:
+def promotions(
+    measured: Measure, world: Callable[..., World], better: float, n: int, rules: PromotionConfig = RULES
+) -> float:
     """Share of first gates, each on rows of its own, that promote a challenger which is better by so much."""
     rng, promoted = np.random.default_rng(0), 0
     for _ in range(n):
         y, model = world(rng)
-        promoted += meet(measured, y, model(better), model(), first_turn(1, ROWS, ALPHA))[0]
+        promoted += meet(measured, y, model(better), model(), first_turn(1, ROWS, ALPHA), rules)[0]
     return promoted / n
 
 
 def meet(
-    measured: Measure, y: np.ndarray, challenger: np.ndarray, champion: np.ndarray, turn: Turn
+    measured: Measure,
+    y: np.ndarray,
+    challenger: np.ndarray,
+    champion: np.ndarray,
+    turn: Turn,
+    rules: PromotionConfig = RULES,
 ) -> tuple[bool, float]:
-    """Whether the challenger is promoted, and the p-value."""
-    decision = decide(Bout(measured, y, Contender(challenger), Contender(champion)), PromotionConfig(), turn)
+    """Whether the challenger, which is half as large, is promoted, and the p-value."""
+    bout = Bout(measured, y, Contender(challenger, size_mb=1.0), Contender(champion, size_mb=2.0))
+    decision = decide(bout, rules, turn)
     return decision.promote, decision.figures["p"]
+
+
+def loss(measured: Measure, world: Callable[..., World], worse: float) -> float:
+    """By how much a model scores less whose own errors are larger by this share, on many rows."""
+    y, model = world(np.random.default_rng(0), n_rows=400_000)
+    good, bad = (measured.over(y, measured.rows(y, model(better))) for better in (0.0, -worse))
+    return float(good - bad)
 
 
 def most(share: float, n: int, errors: int = 2) -> float:
@@ -105,6 +122,20 @@ def test_an_equal_model_is_promoted_no_more_often_than_the_level_says(case: str,
     print(f"\n{case}: false promotions {false:.3f} of {gates}; power {power[0]:.2f}, {power[1]:.2f}")
     assert false <= min(most(ALPHA, gates), most(ALPHA / 2, gates, errors=3))
     assert false < power[1]
+
+
+@pytest.mark.parametrize("case", ["log loss", "AUC", "R²"])
+def test_a_cheaper_model_that_is_worse_by_the_margin_is_promoted_no_more_often_than_the_level_says(
+    case: str, gates: int
+) -> None:
+    margin = loss(*CASES[case], WORSE)
+    rules = PromotionConfig(mode="non_inferiority", margin=margin)
+    false = promotions(*CASES[case], better=-WORSE, n=gates, rules=rules)
+    equal = promotions(*CASES[case], better=0.0, n=gates // 4, rules=rules)
+
+    print(f"\n{case}, margin {margin:.3g}: false promotions {false:.3f} of {gates}; of an equal model {equal:.2f}")
+    assert false <= min(most(ALPHA, gates), most(ALPHA / 2, gates, errors=3))
+    assert false < equal
 
 
 def test_ten_gates_on_one_holdout_promote_an_equal_model_no_more_often_than_alpha(gates: int) -> None:
