@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import FailFast, Strict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow.types import Schema
 
 SHOWN = 5  # faults that one message tells
+
+OFFSET = r"[T ].*(Z|[+-]\d\d(:?\d\d)?)$"  # of a time from UTC
 
 FORMS = '{"columns": ["a", "b"], "rows": [[1, 2]]} or [{"a": 1, "b": 2}]'
 
@@ -34,8 +37,8 @@ class InvalidRowsError(ValueError):
 class Kind:
     """What a column holds.
 
-    json: the type of its values in JSON; arrow: the type that Arrow's columns are cast to; takes: from which types,
-    text and nulls besides.
+    json: the type of its values in JSON; arrow: the type of its columns, however they came, from which the frame's
+    follows; takes: from which types of Arrow, text and nulls besides.
     """
 
     words: str
@@ -140,10 +143,8 @@ class Columns:
     def _frame(self, index: pd.Index, values: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
         if self.numeric:
             return pd.DataFrame(np.array(values, dtype=np.float64), columns=index, copy=False)
-        series = {}
-        for name, column in zip(index, zip(*values, strict=True), strict=True):
-            series[name] = pd.Series(column, dtype="float64" if self.kinds[name] is NUMBER else None)
-        return pd.DataFrame(series)
+        columns = zip(index, zip(*values, strict=True), strict=True)
+        return pa.table({name: pa.array(column, self.kinds[name].arrow) for name, column in columns}).to_pandas()
 
     def _check(self, found: Sequence[str], where: str) -> None:
         """Each column of the model is there once, and no other.
@@ -208,9 +209,17 @@ def _cast(array: pa.ChunkedArray, name: str, kind: Kind) -> pa.ChunkedArray:
     if kind is BOOLEAN and array.null_count:
         raise InvalidRowsError(f"column {name!r} must be {kind.words}, but is null in {array.null_count} rows")
     try:
-        return array.cast(kind.arrow, safe=kind is not NUMBER)
+        return _times(array) if text and kind is TIME else array.cast(kind.arrow, safe=kind is not NUMBER)
     except pa.ArrowException as err:
         raise InvalidRowsError(f"column {name!r} must be {kind.words}, but {err}") from None
+
+
+def _times(array: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times from text, in UTC where they have an offset: pyarrow wants that of all of them, or of none."""
+    text, nothing = array.cast(pa.string()), pa.scalar(None, pa.string())
+    has_offset = pc.match_substring_regex(text, OFFSET)
+    in_utc = pc.if_else(has_offset, text, nothing).cast(pa.timestamp("us", "UTC"))
+    return pc.coalesce(in_utc.cast(TIME.arrow), pc.if_else(has_offset, nothing, text).cast(TIME.arrow))
 
 
 def _names(table: pa.Table) -> list[str]:

@@ -61,8 +61,27 @@ def test_text_booleans_and_times_are_the_same_by_json_csv_and_arrow():
         MIXED.from_arrow(arrow(pa.Table.from_pandas(ROWS))),
         MIXED.from_arrow(arrow(pa.Table.from_pandas(ROWS.astype({"t": "category"})))),
     ):
-        pd.testing.assert_frame_equal(found, ROWS, check_dtype=False)
-        assert [dtype.kind for dtype in found.dtypes] == [dtype.kind for dtype in ROWS.dtypes]
+        pd.testing.assert_frame_equal(found, ROWS)
+
+
+def test_nulls_and_times_of_any_offset_have_the_types_of_the_others():
+    noon = pd.Timestamp("2026-01-31T12:00")
+    expected = pd.DataFrame({"b": [True] * 3, "t": ["x", None, None], "d": [noon, noon, None]}).astype({"t": "str"})
+    offsets = ("2026-01-31T12:00", "2026-01-31T14:00+02:00", None)
+    records = [{"b": True, "t": t, "d": d} for t, d in zip(("x", None, None), offsets, strict=True)]
+    columns = Columns({"b": BOOLEAN, "t": TEXT, "d": TIME})
+    aware = pa.array([noon, noon, None], pa.timestamp("ns", "Europe/Berlin"))
+    table = pa.Table.from_pylist(records)
+    for rows in (slice(0, 3), slice(1, 2), slice(2, 3)):
+        csv = pd.DataFrame(records[rows]).to_csv(index=False).encode()
+        for found in (
+            columns.from_json(as_json(records[rows])),
+            columns.from_csv(csv),
+            columns.from_arrow(arrow(table[rows])),
+            columns.from_arrow(arrow(table.set_column(2, "d", aware)[rows])),
+            columns.from_arrow(arrow(table.set_column(2, "d", table["d"].dictionary_encode())[rows])),
+        ):
+            pd.testing.assert_frame_equal(found, expected[rows].reset_index(drop=True))
 
 
 REFUSED = [

@@ -1,0 +1,93 @@
+"""What the server answers to rows, however they came, and whoever asked at the same time."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+
+from deployments.model_server.answers import ARROW, CSV, JSON, answer, predict_proba
+from deployments.model_server.live import Served
+from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME, Columns
+from shared.domain import ModelVersion
+from shared.model import Member, Signature, System
+
+TRAINED = pd.DataFrame(
+    {
+        "n": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        "b": [True, False, True, False, True, False],
+        "t": ["a", "b", None, "a", "b", None],
+        "d": pd.to_datetime(["2026-01-31 01:00", None, "2026-02-01 23:00"] * 2),
+    }
+)
+
+
+def hours(days: pd.DataFrame) -> np.ndarray:
+    return days["d"].dt.hour.fillna(-9).to_numpy()[:, None]
+
+
+def served() -> Served:
+    """A model to which a missing word is a word, and which takes times apart."""
+    encoded = make_column_transformer(
+        ("passthrough", ["n", "b"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["t"]),
+        (FunctionTransformer(hours), ["d"]),
+    )
+    model = make_pipeline(encoded, LogisticRegression(C=100)).fit(TRAINED, [0, 0, 1, 1, 0, 1])
+    system = System(Signature(tuple(TRAINED), (4,), ("no", "yes")), [Member("one", model)])
+    columns = Columns({"n": NUMBER, "b": BOOLEAN, "t": TEXT, "d": TIME})
+    return Served(ModelVersion(name="mixed", version=1, lineage={}), system, columns, TRAINED[:2])
+
+
+def as_arrow(row: dict[str, Any]) -> bytes:
+    table, sink = pa.Table.from_pylist([row]), io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+def as_csv(row: dict[str, Any]) -> bytes:
+    return pd.DataFrame([row]).to_csv(index=False).encode()
+
+
+ROWS = {
+    "text": {"n": 1.0, "b": True, "t": "a", "d": "2026-01-31T23:00:00"},
+    "no text": {"n": 1.0, "b": True, "t": None, "d": "2026-01-31T23:00:00"},
+    "no time": {"n": 1.0, "b": True, "t": "b", "d": None},
+    "a time elsewhere": {"n": 1.0, "b": False, "t": "b", "d": "2026-02-01T01:00:00+02:00"},
+    "a time in UTC": {"n": 1.0, "b": False, "t": "b", "d": "2026-01-31T23:00:00Z"},
+    "nothing": {"n": 0.0, "b": False, "t": None, "d": None},
+}
+
+
+def known(row: dict[str, Any]) -> pd.DataFrame:
+    """A row as training would have it, from Parquet."""
+    frame = pd.DataFrame([row]).astype({"t": "str"})
+    return frame.assign(d=pd.to_datetime(frame["d"], utc=True).dt.tz_localize(None))
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_a_row_is_answered_alike_however_it_comes_and_beside_any_other(row: dict[str, Any]):
+    model = served()
+    expected = model.system.predict_proba(known(row))[0]
+    bodies = [(JSON, json.dumps([row]).encode()), (CSV, as_csv(row)), (ARROW, as_arrow(row))]
+    for content_type, body in bodies:
+        (alone,) = answer([(predict_proba, model, content_type, body)])
+        assert isinstance(alone, bytes), alone
+        np.testing.assert_allclose(json.loads(alone)["probabilities"], [expected], rtol=1e-9)
+        for other in ROWS.values():
+            questions = [
+                (predict_proba, model, content_type, body),
+                (predict_proba, model, JSON, json.dumps([other]).encode()),
+            ]
+            first, _ = answer(questions)
+            np.testing.assert_allclose(json.loads(first)["probabilities"], [expected], rtol=1e-9)
