@@ -103,6 +103,8 @@ class Columns:
             if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
                 raise InvalidRowsError(f"`columns` must be a list of names, but is {_shown(columns)}")
             self._check(columns, "`columns`")
+        if isinstance(rows, list):
+            _check_size(len(rows) * len(columns) * tables.NUMBER_BYTES)
         index, adapter = _reader(tuple(columns), tuple(self.kinds[name] for name in columns))
         try:
             values = adapter.validate_python(rows)
@@ -133,10 +135,7 @@ class Columns:
         return self._from_table(table)
 
     def _from_table(self, table: pa.Table) -> pd.DataFrame:
-        if (size := tables.decoded_bytes(table)) > tables.MOST_BYTES:
-            raise InvalidRowsError(
-                f"the rows must take at most {tables.MOST_BYTES} bytes in memory, but would take {size}; send fewer"
-            )
+        _check_size(tables.decoded_bytes(table))
         arrays = [_cast(table[name], name, kind) for name, kind in self.kinds.items()]
         return _some(pa.table(arrays, names=list(self.kinds))).to_pandas()
 
@@ -227,6 +226,13 @@ def _names(table: pa.Table) -> list[str]:
         return list(table.column_names)
     except UnicodeDecodeError:
         raise InvalidRowsError("the names of the columns must be UTF-8, but aren't") from None
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > tables.MOST_BYTES:
+        raise InvalidRowsError(
+            f"the rows must take at most {tables.MOST_BYTES} bytes in memory, but would take {n_bytes}; send fewer"
+        )
 
 
 def _some(rows: Any) -> Any:

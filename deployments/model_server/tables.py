@@ -14,7 +14,8 @@ import pyarrow.ipc
 MOST_BYTES = 128 * 1024 * 1024  # of one request's rows in memory; eight bytes for each of 16 MiB
 
 NUMBER_BYTES = 8
-_COMPRESSION, _BATCH_OF_DICTIONARY, _HEADER = 3, 1, 2  # fields of RecordBatch, DictionaryBatch and Message
+_COMPRESSION, _BATCH_OF_DICTIONARY = 3, 1  # fields of RecordBatch and DictionaryBatch in Arrow's Message.fbs
+_HEADER, _CUSTOM_METADATA = 2, 4  # of Message
 
 
 def csv_names(body: bytes) -> list[str]:
@@ -43,10 +44,10 @@ def from_arrow(body: bytes) -> pa.Table:
     """A stream of Arrow's IPC format, whose columns stay where the body has them.
 
     Raises:
-        pa.ArrowException, OSError, UnicodeDecodeError, IndexError: it can't be read, or is compressed.
+        pa.ArrowException, OSError, UnicodeDecodeError: it can't be read, or may be compressed.
     """
-    if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(body)):
-        raise pa.ArrowInvalid("it is compressed")
+    for message in pa.ipc.MessageReader.open_stream(body):
+        _check_is_plain(message)
     table = pa.ipc.open_stream(body).read_all()
     table.validate(full=True)
     return table
@@ -58,21 +59,36 @@ def decoded_bytes(table: pa.Table) -> int:
 
 
 def _widest(column: pa.ChunkedArray) -> int:
-    """Bytes of the largest value, or of its number."""
-    if not pa.types.is_dictionary(column.type) or not pa.types.is_string(column.type.value_type):
-        return NUMBER_BYTES
-    lengths = (pa.compute.max(pa.compute.binary_length(chunk.dictionary)).as_py() for chunk in column.chunks)
-    return max([NUMBER_BYTES, *(length or 0 for length in lengths)])
+    """Bytes of the largest value of a dictionary, or of a number."""
+    dictionaries = [chunk.dictionary for chunk in column.chunks] if pa.types.is_dictionary(column.type) else []
+    return max([NUMBER_BYTES, *map(_longest, dictionaries)])
 
 
-def _is_compressed(message: pa.ipc.Message) -> bool:
-    """Whether a message's record batch, or its dictionary's, has the field `compression` (Arrow's Message.fbs)."""
+def _longest(values: pa.Array) -> int:
+    """Bytes of the longest; of all together, where nothing tells."""
+    if values.type in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        return pa.compute.max(pa.compute.binary_length(values)).as_py() or 0
+    try:
+        return values.type.bit_width // 8
+    except ValueError:  # not of one width
+        return values.nbytes
+
+
+def _check_is_plain(message: pa.ipc.Message) -> None:
+    """A message's record batch, or its dictionary's, is not compressed: in today's way, or in that of Arrow 0.17.
+
+    Raises:
+        pa.ArrowInvalid: it is, or may be.
+    """
     content = message.metadata.to_pybytes()
-    batch = _field(content, _target(content, 0), _HEADER)
+    top = _target(content, 0)
+    if message.metadata_version < pa.ipc.MetadataVersion.V5 or _offset(content, top, _CUSTOM_METADATA):
+        raise pa.ArrowInvalid("its messages must be of Arrow 1.0 or newer, without metadata of their own")
+    batch = _field(content, top, _HEADER)
     if message.type == "dictionary":
         batch = _field(content, batch, _BATCH_OF_DICTIONARY)
-    has_batch = message.type in ("dictionary", "record batch")
-    return has_batch and _offset(content, batch, _COMPRESSION) > 0
+    if message.type in ("dictionary", "record batch") and _offset(content, batch, _COMPRESSION):
+        raise pa.ArrowInvalid("it is compressed")
 
 
 def _field(content: bytes, table: int, index: int) -> int:

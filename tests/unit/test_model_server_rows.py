@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 
 import numpy as np
 import pandas as pd
@@ -145,7 +146,9 @@ def test_of_a_wide_row_with_many_faults_five_are_told():
 
 COMPRESSED = pa.table({"a": np.zeros(9), "b": np.zeros(9)})
 TOO_MANY = pa.nulls(tables.MOST_BYTES // 16 + 1)
-LONG = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1000, np.int8)), ["x" * (tables.MOST_BYTES // 1000 + 1)])
+LONG = pa.array(["x" * (tables.MOST_BYTES // 1000 + 1)])
+LONG_TYPES = [pa.large_string(), pa.binary(), pa.large_binary(), pa.string_view()]
+REPEATED = pa.array(np.zeros(1000, np.int8))  # each stands for the first value of a dictionary
 
 
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
@@ -157,13 +160,31 @@ def test_arrow_that_is_compressed_is_refused_also_in_its_dictionaries(codec: str
             columns.from_arrow(arrow(table, options))
 
 
+def test_arrow_that_may_be_compressed_as_in_its_version_0_17_is_refused():
+    payload = struct.pack("<q", 8_000_000) + pa.Codec("zstd").compress(bytes(8_000_000), asbytes=True)
+    numbers = pa.array(np.frombuffer(payload, np.int8))  # whose bytes are those of eight million others
+    batch, sink = pa.record_batch({"a": numbers, "b": numbers}), io.BytesIO()
+    old = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)
+    with pa.ipc.new_stream(sink, batch.schema, options=old) as stream:
+        stream.write_batch(batch, custom_metadata={"ARROW:experimental_compression": "zstd"})
+    with pytest.raises(InvalidRowsError, match=r"its messages must be of Arrow 1.0 or newer, without metadata"):
+        NUMBERS.from_arrow(sink.getvalue())
+
+
 def test_few_bytes_that_stand_for_many_are_refused_before_they_are_decoded():
-    for columns, table in (
-        (NUMBERS, pa.table({"a": TOO_MANY, "b": TOO_MANY})),
-        (Columns({"t": TEXT}), pa.table({"t": LONG})),
-    ):
+    with pytest.raises(InvalidRowsError, match="the rows must take at most 134217728 bytes in memory, but would"):
+        NUMBERS.from_arrow(arrow(pa.table({"a": TOO_MANY, "b": TOO_MANY})))
+    with pytest.raises(InvalidRowsError, match="the rows must take at most 134217728 bytes in memory, but would"):
+        NUMBERS.from_rows(["a", "b"], [None] * (tables.MOST_BYTES // 16 + 1))
+    for values in (LONG, *map(LONG.cast, LONG_TYPES), pa.array([["x" * len(LONG[0].as_py())]])):
+        table = pa.table({"t": pa.DictionaryArray.from_arrays(REPEATED, values)})
         with pytest.raises(InvalidRowsError, match="the rows must take at most 134217728 bytes in memory, but would"):
-            columns.from_arrow(arrow(table))
+            Columns({"t": TEXT}).from_arrow(arrow(table))
+
+
+def test_a_dictionary_of_numbers_takes_what_its_longest_does():
+    hundred = pa.DictionaryArray.from_arrays(pa.array(np.zeros(200_000, np.int8)), pa.array(np.arange(100.0)))
+    assert len(NUMBERS.from_arrow(arrow(pa.table({"a": hundred, "b": hundred})))) == 200_000
 
 
 VALUES = st.recursive(
