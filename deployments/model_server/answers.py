@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -70,12 +69,19 @@ def invocations(served: Served, content_type: str, body: bytes) -> Asked:
     return Asked(served, rows, _mlflow_labels if output == "label" else _mlflow_probabilities)
 
 
-def answer(questions: Sequence[Question]) -> list[bytes | Exception]:
-    """The answer of each, or why there is none."""
-    read = [_caught(read, *question) for read, *question in questions]
-    asked = [found for found in read if isinstance(found, Asked)]
-    answers = (told for _, group in groupby(asked, lambda a: a.served) for told in _answers(list(group)))
-    return [next(answers) if isinstance(found, Asked) else found for found in read]
+def read(question: Question) -> Asked | Exception:
+    """What a request wants, or why there is no answer: one request's fault is not another's."""
+    reader, *asked = question
+    found: Asked | Exception = _caught(reader, *asked)
+    return found
+
+
+def answer(found: Sequence[Asked | Exception]) -> list[bytes | Exception]:
+    """The answer of each that was read, or why there is none."""
+    asked = [one for one in found if isinstance(one, Asked)]
+    groups = {one.served: [other for other in asked if other.served is one.served] for one in asked}
+    answers = {served: iter(_answers(group)) for served, group in groups.items()}
+    return [next(answers[one.served]) if isinstance(one, Asked) else one for one in found]
 
 
 def _answers(asked: Sequence[Asked]) -> list[bytes | Exception]:
@@ -111,7 +117,7 @@ def _parts(scores: np.ndarray, frames: Sequence[pd.DataFrame]) -> Iterator[np.nd
 
 
 def _caught(call: Callable[..., Any], *arguments: Any) -> Any:
-    """What it returns, or what it raises: one request's fault is not another's."""
+    """What it returns, or what it raises."""
     try:
         return call(*arguments)
     except Exception as err:  # noqa: BLE001 # raised where the request is answered

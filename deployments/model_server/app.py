@@ -27,10 +27,10 @@ def create(models: Sequence[LiveModel], tokens: Sequence[str] = (), limits: Limi
 
     models: followed from its start to its end; tokens: one of them must come with each request; none: all may ask.
     """
-    pending = Pending(limits or Limits())
+    pending, threads = Pending(limits or Limits()), Threads(cores())
     app = FastAPI(title="Evertune", docs_url="/docs", redoc_url=None, lifespan=_following(models))
     for live in models:
-        endpoints = _endpoints(live, pending)
+        endpoints = _endpoints(live, pending, threads)
         app.include_router(endpoints, prefix=f"/{live.name}", tags=[live.name])
         if len(models) == 1:
             app.include_router(endpoints, tags=[live.name])
@@ -56,8 +56,8 @@ def _following(models: Sequence[LiveModel]) -> Any:
     return lifespan
 
 
-def _endpoints(live: LiveModel, pending: Pending) -> APIRouter:
-    routes, threads = APIRouter(), Threads(cores())
+def _endpoints(live: LiveModel, pending: Pending, threads: Threads) -> APIRouter:
+    routes = APIRouter()
 
     async def answered(request: Request, read: answers.Read) -> Response:
         content_type = request.headers.get("content-type", answers.JSON).partition(";")[0].strip().lower()

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from deployments.model_server.answers import Question, answer
+from deployments.model_server.answers import ARROW, Asked, Question, answer, read
 
-SMALL_BYTES = 16 * 1024  # some rows
-MOST = 32  # requests that are answered together
+SMALL_BYTES = 16 * 1024  # some rows, but for Arrow: a few bytes of it stand for millions
+MOST, MOST_ROWS = 32, 1000  # requests that are answered together, and rows with which no other one joins them
+
+Waiting = tuple[Question, asyncio.Future[bytes]]
 
 
 class Threads:
@@ -21,29 +23,47 @@ class Threads:
     """
 
     def __init__(self, n: int) -> None:
-        self._waiting: deque[tuple[Question, asyncio.Future[bytes]]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._small = ThreadPoolExecutor(1, thread_name_prefix="small")
         self._large = ThreadPoolExecutor(n, thread_name_prefix="large")
 
     async def answer(self, question: Question) -> bytes:
         """The answer to a request; raises what it raises."""
         future = asyncio.get_running_loop().create_future()
-        if len(question[-1]) <= SMALL_BYTES:
+        if is_small(question):
             self._waiting.append((question, future))
             self._small.submit(self._answer_waiting)
         else:
-            self._large.submit(_answer, [(question, future)])
+            self._large.submit(_answer, deque([(question, future)]))
         return await future
 
     def _answer_waiting(self) -> None:
         """Each request brings one call of this, which finds nothing to do where an earlier one has taken it along."""
-        if batch := [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]:
-            _answer(batch)
+        if self._waiting:
+            _answer(self._waiting)
 
 
-def _answer(batch: Sequence[tuple[Question, asyncio.Future[bytes]]]) -> None:
-    answers = answer([question for question, _ in batch])
-    batch[0][1].get_loop().call_soon_threadsafe(_deliver, [future for _, future in batch], answers)
+def is_small(question: Question) -> bool:
+    """Whether its rows are so few that others may wait for them."""
+    *_, content_type, body = question
+    return content_type != ARROW and len(body) <= SMALL_BYTES
+
+
+def _answer(waiting: deque[Waiting]) -> None:
+    """Answer the first that wait together."""
+    futures, found = zip(*take(waiting), strict=True)
+    futures[0].get_loop().call_soon_threadsafe(_deliver, futures, answer(found))
+
+
+def take(waiting: deque[Waiting]) -> list[tuple[asyncio.Future[bytes], Asked | Exception]]:
+    """Read the first that wait, as many as are predicted in one call."""
+    taken, n_rows = [], 0
+    while waiting and len(taken) < MOST and n_rows < MOST_ROWS:
+        question, future = waiting.popleft()
+        found = read(question)
+        taken.append((future, found))
+        n_rows += len(found.rows) if isinstance(found, Asked) else 0
+    return taken
 
 
 def _deliver(futures: Sequence[asyncio.Future[bytes]], answers: Sequence[bytes | Exception]) -> None:

@@ -241,6 +241,15 @@ def test_requests_that_wait_are_answered_together_and_each_for_itself(iris):
     assert [(answer.status_code, answer.json().get("predictions")) for answer in found] == expected * 20
 
 
+def test_all_use_cases_share_the_threads_that_predict():
+    before = set(threading.enumerate())
+    with serving(live(), live("sizes", SIZES)) as url:
+        for name in ("iris", "sizes"):
+            assert post(f"{url}/{name}/predict", {"rows": ROWS}).status_code == 200
+        fresh = set(threading.enumerate()) - before
+        assert sum(thread.name.startswith("small") for thread in fresh) == 1
+
+
 def test_under_load_versions_are_swapped_without_a_failed_request():
     newest = itertools.count(1)
     numbered = live()

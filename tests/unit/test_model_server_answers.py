@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-from deployments.model_server.answers import ARROW, CSV, JSON, answer, predict_proba
+from deployments.model_server.answers import ARROW, CSV, JSON, Question, answer, predict_proba, read
 from deployments.model_server.live import Served
 from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME, Columns
+from deployments.model_server.threads import MOST, SMALL_BYTES, is_small, take
 from shared.domain import ModelVersion
 from shared.model import Member, Signature, System
 
@@ -35,7 +38,7 @@ def hours(days: pd.DataFrame) -> np.ndarray:
     return days["d"].dt.hour.fillna(-9).to_numpy()[:, None]
 
 
-def served() -> Served:
+def served(hours: Callable[[pd.DataFrame], np.ndarray] = hours) -> Served:
     """A model to which a missing word is a word, and which takes times apart."""
     encoded = make_column_transformer(
         ("passthrough", ["n", "b"]),
@@ -81,7 +84,7 @@ def test_a_row_is_answered_alike_however_it_comes_and_beside_any_other(row: dict
     expected = model.system.predict_proba(known(row))[0]
     bodies = [(JSON, json.dumps([row]).encode()), (CSV, as_csv(row)), (ARROW, as_arrow(row))]
     for content_type, body in bodies:
-        (alone,) = answer([(predict_proba, model, content_type, body)])
+        (alone,) = answer([read((predict_proba, model, content_type, body))])
         assert isinstance(alone, bytes), alone
         np.testing.assert_allclose(json.loads(alone)["probabilities"], [expected], rtol=1e-9)
         for other in ROWS.values():
@@ -89,5 +92,38 @@ def test_a_row_is_answered_alike_however_it_comes_and_beside_any_other(row: dict
                 (predict_proba, model, content_type, body),
                 (predict_proba, model, JSON, json.dumps([other]).encode()),
             ]
-            first, _ = answer(questions)
+            first, _ = answer([read(question) for question in questions])
             np.testing.assert_allclose(json.loads(first)["probabilities"], [expected], rtol=1e-9)
+
+
+def asked(n_rows: int, model: Served) -> Question:
+    return predict_proba, model, CSV, b"n,b,t,d\n" + b"1,true,,\n" * n_rows
+
+
+def test_models_are_asked_once_each_for_what_waits_in_any_order():
+    calls: list[int] = []
+
+    def counted(days: pd.DataFrame) -> np.ndarray:
+        calls.append(len(days))
+        return hours(days)
+
+    one, other = served(counted), served(counted)
+    calls.clear()
+    answers = answer([read(asked(n_rows, model)) for n_rows, model in [(1, one), (2, other), (3, one), (4, other)]])
+    assert [len(json.loads(told)["probabilities"]) for told in answers] == [1, 2, 3, 4]
+    assert sorted(calls) == [4, 6]
+
+
+def test_requests_are_predicted_together_up_to_a_number_and_until_their_rows_are_many():
+    model = served()
+    for waiting, expected in (([1] * (MOST + 8), [MOST, 8]), ([600, 600, 600, 5000, 1, 1], [2, 2, 2]), ([0, 1], [2])):
+        left = deque((asked(n_rows, model), None) for n_rows in waiting)
+        assert [len(take(left)) for _ in expected] == expected
+        assert not left
+
+
+def test_arrow_is_never_small_since_a_few_bytes_of_it_stand_for_many_rows():
+    model, row = served(), ROWS["text"]
+    assert is_small((predict_proba, model, JSON, json.dumps([row]).encode()))
+    assert not is_small((predict_proba, model, JSON, b" " * (SMALL_BYTES + 1)))
+    assert not is_small((predict_proba, model, ARROW, as_arrow(row)))
