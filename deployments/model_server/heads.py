@@ -1,4 +1,4 @@
-"""How long a request's head may be: uvicorn's fast parser takes one of any length."""
+"""How long a request's head and trailers may be: uvicorn's fast parser takes them at any length."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ HEAD_BYTES = 512 * 1024  # with what comes together with its last line: up to 25
 
 
 class ShortHeads(HttpToolsProtocol):
-    """Closes a connection whose request line and headers go on and on."""
+    """Closes a connection on which a head, a chunk's extensions or the trailers of a body go on and on.
+
+    All that comes counts, until the parser has found the end of a head, a part of a body, or its end.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_head, self._length = True, 0
+        self._length = 0
 
     def data_received(self, data: bytes) -> None:
-        self._length += len(data) if self._in_head else 0
+        self._length += len(data)
         if self._length > HEAD_BYTES:
             self.send_400_response("The head is too long.")
         else:
             super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._length = False, 0
+        self._length = 0
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._length = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        self._in_head = True
+        self._length = 0
         super().on_message_complete()

@@ -78,10 +78,12 @@ class Pending:
 
     async def _read(self, request: Request, parts: list[bytes]) -> None:
         self._check_length(int(request.headers.get("content-length", 0)))
+        length = 0
         try:
             async with asyncio.timeout(self.limits.body_s):
                 async for part in request.stream():
-                    self._check_length(sum(map(len, parts)) + len(part))
+                    length += len(part)
+                    self._check_length(length)
                     self._add(part, parts)
         except (TimeoutError, ClientDisconnect):
             raise HTTPException(408, f"a body must come within {self.limits.body_s:g} s") from None

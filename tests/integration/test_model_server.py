@@ -326,6 +326,32 @@ def test_a_head_that_goes_on_and_on_is_cut_off_and_one_before_a_large_body_is_no
             assert session.post(f"{iris}/predict", json=body).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [(b"0\r\nX: ", b"x"), (b"0\r\n", b"X: y\r\n"), (b"2;x=", b"x")],
+    ids=["a trailer", "trailers", "a chunk's extension"],
+)
+def test_what_goes_on_and_on_behind_the_head_is_cut_off(iris, begin, more):
+    with socket.create_connection(iris.removeprefix("http://").split(":"), timeout=30) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n")
+        connection.sendall(begin)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            connection.sendall(more * (100 * HEAD_BYTES // len(more)))  # more than the buffers between take
+
+
+def test_a_long_head_does_not_count_with_the_parts_of_a_slow_body(iris):
+    rows = json.dumps({"rows": ROWS}).encode()
+    connection = HTTPConnection(iris.removeprefix("http://"), timeout=30)
+    connection.putrequest("POST", "/predict")
+    for i in range(6):
+        connection.putheader(f"X-{i}", "x" * (HEAD_BYTES // 8))
+    connection.putheader("Content-Length", str(HEAD_BYTES + len(rows)))
+    connection.endheaders()
+    for part in (*[b" " * (HEAD_BYTES // 4)] * 4, rows):
+        connection.send(part)
+    assert connection.getresponse().status == 200
+
+
 def test_bodies_that_are_too_much_together_are_told_to_come_again():
     with serving(live(), limits=Limits(pending_bytes=1000, body_s=2)) as url:
         slow = HTTPConnection(url.removeprefix("http://"), timeout=10)
