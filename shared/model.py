@@ -217,7 +217,7 @@ def load(folder: str | Path) -> System:
     manifest = _manifest(root)
     try:
         return _system(manifest, lambda name: _read(root, name))
-    except ModelError:
+    except (ModelError, MemoryError):
         raise
     except Exception as err:
         raise ModelError(f"a saved system must be whole and as it was saved, but isn't: {err!r}") from err

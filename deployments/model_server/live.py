@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
@@ -18,6 +19,7 @@ from shared.registry import aliases, client, promotion, pyfunc
 logger = logging.getLogger(__name__)
 
 POLL_S = 2.0
+RETRY_S = 60.0  # until a version that was refused is tried again, since its files may have been mended
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +47,31 @@ def load(version: ModelVersion) -> Served:
             columns = Columns.of(Model.load(str(folder)).signature.inputs)
             example = _example(columns, (folder / "input_example.json").read_bytes())
         system.scores(example)
-    except EvertuneError:
+    except (EvertuneError, MemoryError):  # the second says nothing about the version
         raise
     except Exception as err:
         raise UnloadableModelError(f"{version.uri} must load and predict its input example, but {err!r}") from err
     return Served(version, system, columns, example)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A version that isn't let live. at_s: when it was tried, on the clock of who tries."""
+
+    number: int
+    why: str
+    at_s: float
+
+    def holds(self, number: int, now_s: float) -> bool:
+        """Whether this version needn't be tried now."""
+        return self.number == number and now_s - self.at_s < RETRY_S
+
+
 class LiveModel:
     """The champion of a registered model. Who predicts takes `served` once, and ends with the version it began with.
 
     find: the number of the version that should be live, None: there is none; load: a version, ready to predict; log:
-    called after each version that went live.
+    called after each version that went live; clock: seconds.
     served: the version that is live; trouble: why it isn't the registry's champion, or may not be; swaps: how often
     another one has taken its place. One thread looks, any number reads.
     """
@@ -67,13 +82,14 @@ class LiveModel:
         find: Callable[[str], int | None] = aliases.champion,
         load: Callable[[str, int], Served] = lambda name, number: load(client.version(name, number)),
         log: Callable[[str], None] = promotion.log_champion,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.served: Served | None = None
         self.trouble = "the registry hasn't been asked yet"
         self.swaps = 0
-        self._find, self._load, self._log = find, load, log
-        self._refused: tuple[int, str] | None = None
+        self._find, self._load, self._log, self._clock = find, load, log, clock
+        self._refused: Refusal | None = None
 
     def look(self) -> None:
         """Ask the registry once, and go on to its champion, if that loads. What fails is said in `trouble`."""
@@ -97,13 +113,14 @@ class LiveModel:
             return f"{self.name} has no champion; `evertune run {self.name}` makes one"
         if self.served and self.served.version.version == number:
             return ""
-        if self._refused and self._refused[0] == number:
-            return self._refused[1]
+        if self._refused and self._refused.holds(number, self._clock()):
+            return self._refused.why
         try:
             fresh = self._load(self.name, number)
         except UnloadableModelError as err:
             why = f"version {number} is not let live: {err}"
-            self._refused = None if isinstance(err, UnrecordedModelError) else (number, why)  # it may be trusted yet
+            may_be_trusted_yet = isinstance(err, UnrecordedModelError)
+            self._refused = None if may_be_trusted_yet else Refusal(number, why, self._clock())
             return why
         self.swaps += self.served is not None
         self.served = fresh

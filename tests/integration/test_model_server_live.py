@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from deployments.model_server.live import LiveModel
+from shared import model
 from shared.model import Member, save
 from shared.registry import aliases, client
 from shared.settings import settings
@@ -87,6 +88,18 @@ def test_a_version_that_does_not_load_or_does_not_predict_its_example_never_goes
     assert f"version {nothing} is not let live" in live.trouble
     assert "contains NaN" in live.trouble
     assert (promote(), looked(live), live.trouble) == (4, 4, "")
+
+
+def test_memory_that_was_short_says_nothing_about_a_version(promote, monkeypatch):
+    def short(_: bytes) -> None:
+        raise MemoryError("no room")
+
+    live = LiveModel(NAME)
+    assert [promote(), looked(live), promote()] == [1, 1, 2]
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_load_skops", short)
+        assert (looked(live), live.trouble) == (1, "looking for the champion failed: MemoryError('no room')")
+    assert (looked(live), live.trouble) == (2, "")
 
 
 def test_a_version_whose_files_are_away_goes_live_when_they_are_back(promote):

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
-from deployments.model_server.live import LiveModel, follow
+from deployments.model_server.live import RETRY_S, LiveModel, follow
 from shared.errors import RegistryError, ServiceError, UnloadableModelError
 
 
@@ -20,6 +20,7 @@ class Registry:
         self.faults: dict[int, Exception] = {}
         self.loaded: list[int] = []
         self.logged = 0
+        self.now_s = 0.0
 
     def find(self, _: str) -> int | None:
         if isinstance(self.champion, Exception):
@@ -39,7 +40,7 @@ class Registry:
 
 
 def following(registry: Registry) -> LiveModel:
-    live = LiveModel("digits", registry.find, registry.load, registry.log)
+    live = LiveModel("digits", registry.find, registry.load, registry.log, lambda: registry.now_s)
     live.look()
     return live
 
@@ -73,11 +74,12 @@ def test_the_log_is_told_once_of_each_version_and_what_hurts_it_does_not_hurt_th
     assert (state(live), registry.logged) == ((2, 1, ""), 2)
 
 
-def test_a_version_that_does_not_load_never_goes_live_and_is_not_tried_again():
+def test_a_version_that_does_not_load_never_goes_live_and_is_not_tried_again_at_once():
     registry = Registry()
     live = following(registry)
     registry.champion, registry.faults[2] = 2, UnloadableModelError("it holds a pickle")
     live.look()
+    registry.now_s = RETRY_S - 1
     live.look()
     assert state(live) == (1, 0, "version 2 is not let live: it holds a pickle")
     assert registry.loaded == [1, 2]
@@ -87,6 +89,21 @@ def test_a_version_that_does_not_load_never_goes_live_and_is_not_tried_again():
     registry.champion = 3
     live.look()
     assert state(live) == (3, 1, "")
+
+
+def test_a_version_that_was_refused_is_tried_again_each_minute_and_goes_live_once_it_loads():
+    registry = Registry()
+    live = following(registry)
+    registry.champion, registry.faults[2] = 2, UnloadableModelError("a file is damaged")
+    for registry.now_s in (0, RETRY_S, RETRY_S + 2):
+        live.look()
+        assert state(live) == (1, 0, "version 2 is not let live: a file is damaged")
+    assert registry.loaded == [1, 2, 2]
+    del registry.faults[2]
+    for registry.now_s, version in ((2 * RETRY_S - 2, 1), (2 * RETRY_S, 2)):
+        live.look()
+        assert live.served.version.version == version
+    assert live.trouble == ""
 
 
 def test_files_that_can_not_be_fetched_are_asked_for_again():
