@@ -104,6 +104,12 @@ def _served(live: LiveModel) -> Served:
     return live.served
 
 
+def _state(live: LiveModel, tells_all: bool) -> dict[str, Any]:
+    """Its trouble may name files and hosts."""
+    version = {"version": live.served and live.served.version.version}
+    return version | ({"trouble": live.trouble} if tells_all else {})
+
+
 def _probes(models: Sequence[LiveModel], registry: CollectorRegistry) -> APIRouter:
     routes = APIRouter(tags=["server"])
 
@@ -115,13 +121,11 @@ def _probes(models: Sequence[LiveModel], registry: CollectorRegistry) -> APIRout
     @routes.get("/health", include_in_schema=False)
     @routes.get("/ping", include_in_schema=False)
     @routes.get("/readyz")
-    async def readyz() -> Response:
-        """Each use case has a version that is live; which one, and why it may not be the registry's champion."""
-        states = {
-            live.name: {"version": live.served and live.served.version.version, "trouble": live.trouble}
-            for live in models
-        }
-        ready = all(state["version"] is not None for state in states.values())
+    async def readyz(request: Request) -> Response:
+        """Each use case has a version that is live; which one, and, with a token, why it may not be the champion."""
+        tells_all = getattr(request.state, "is_known", True)  # without tokens nobody needs one
+        states = {live.name: _state(live, tells_all) for live in models}
+        ready = all(live.served for live in models)
         return JSONResponse({"ready": ready, "models": states}, 200 if ready else 503)
 
     @routes.get("/version", include_in_schema=False)

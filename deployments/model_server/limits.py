@@ -105,14 +105,17 @@ class Pending:
 
 
 class BearerTokens:
-    """Refuses requests without one of the tokens, but for probes."""
+    """Refuses requests without one of the tokens, but for probes, whose state says whether they have it: `is_known`."""
 
     def __init__(self, app: ASGIApp, tokens: Sequence[str]) -> None:
         self.app = app
         self._known = [f"Bearer {token}".encode() for token in tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN or self._knows(scope):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        is_known = scope.setdefault("state", {})["is_known"] = self._knows(scope)
+        if is_known or scope["path"] in OPEN:
             await self.app(scope, receive, send)
         else:
             said = {"detail": "a request must have the header `Authorization: Bearer <token>` with a known token"}

@@ -294,6 +294,18 @@ def test_with_tokens_only_probes_are_answered_without_one():
         assert [requests.get(url + path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
+def test_why_a_version_is_not_live_is_told_to_who_has_a_token():
+    with serving(live(), live("empty", None), tokens=("one",)) as url:
+        for path in ("readyz", "ping", "health"):
+            for headers in ({}, {"Authorization": "Bearer two"}):
+                answer = requests.get(f"{url}/{path}", headers=headers)
+                models = {"iris": {"version": 7}, "empty": {"version": None}}
+                assert (answer.status_code, answer.json()) == (503, {"ready": False, "models": models})
+            told = requests.get(f"{url}/{path}", headers={"Authorization": "Bearer one"}).json()["models"]
+            assert told["iris"] == {"version": 7, "trouble": ""}
+            assert told["empty"]["trouble"].startswith("empty has no champion")
+
+
 def test_who_can_be_reached_by_others_must_ask_for_a_token():
     for host in ("127.0.0.1", "localhost", "::1"):
         check_host(host, [])
