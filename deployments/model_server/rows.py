@@ -113,7 +113,7 @@ class Columns:
         return self._frame(index, _some(values))
 
     def from_csv(self, body: bytes, only_known: bool = False) -> pd.DataFrame:
-        """CSV with a line of names first; an empty field is null.
+        """CSV with a line of names first.
 
         only_known: leave out columns that the model hasn't.
         """

@@ -29,7 +29,7 @@ def csv_names(body: bytes) -> list[str]:
 
 
 def from_csv(body: bytes, names: Collection[str]) -> pa.Table:
-    """The columns `names` of a CSV, as text; an empty field is null.
+    """The columns `names` of a CSV, as text; what is null is so in a training's CSV, too: empty fields, `NA`, `null`, …
 
     Raises:
         pa.ArrowException, KeyError, UnicodeDecodeError: it can't be read, or a column is missing.
@@ -37,7 +37,8 @@ def from_csv(body: bytes, names: Collection[str]) -> pa.Table:
     convert = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, include_columns=list(names)
     )
-    return pa.csv.read_csv(io.BytesIO(body), convert_options=convert)
+    parse = pa.csv.ParseOptions(newlines_in_values=True)
+    return pa.csv.read_csv(io.BytesIO(body), convert_options=convert, parse_options=parse)
 
 
 def from_arrow(body: bytes) -> pa.Table:

@@ -178,6 +178,13 @@ def test_openapi_has_examples_that_are_answered(iris):
         assert post(f"{iris}{path}", example).status_code == 200
 
 
+def test_openapi_tells_the_statuses_of_rows_that_break_a_rule(iris):
+    paths = requests.get(f"{iris}/openapi.json").json()["paths"]
+    for path, body in (("/predict", {"rows": 3}), ("/predict_proba", {"rows": 3}), ("/invocations", {"inputs": 3})):
+        told = paths[path]["post"]["responses"].keys() & {"400", "422"}
+        assert told == {str(post(iris + path, body).status_code)}
+
+
 def test_metrics_count_requests_by_path_and_status_and_tell_the_version(iris):
     post(f"{iris}/predict", {"rows": "x"})
     requests.get(f"{iris}/no/such/{'x' * 50}")

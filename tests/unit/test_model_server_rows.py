@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 
 from deployments.model_server import tables
 from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME, Columns, InvalidRowsError
+from shared.config import DataConfig
+from shared.data import sources
 
 NUMBERS = Columns({"a": NUMBER, "b": NUMBER})
 MIXED = Columns({"n": NUMBER, "b": BOOLEAN, "t": TEXT, "d": TIME})
@@ -83,6 +86,22 @@ def test_nulls_and_times_of_any_offset_have_the_types_of_the_others():
             columns.from_arrow(arrow(table.set_column(2, "d", table["d"].dictionary_encode())[rows])),
         ):
             pd.testing.assert_frame_equal(found, expected[rows].reset_index(drop=True))
+
+
+def test_csv_has_the_nulls_of_a_training_from_csv(tmp_path: Path):
+    fields = ["", "NA", '"NA"', "N/A", "NULL", "null", "nan", "NaN", "None", "none", "na", "-", "?", "<NA>", "x"]
+    body = "\n".join(["n,t", *(f"1,{field}" for field in fields)]).encode()
+    (tmp_path / "rows.csv").write_bytes(body)
+    trained = sources.read(DataConfig(source=f"csv:{tmp_path}/rows.csv", target="n")).frame["t"]
+    found = Columns({"n": NUMBER, "t": TEXT}).from_csv(body)["t"]
+    pd.testing.assert_series_equal(found, trained)
+    assert [found.isna().tolist()[i] for i in (0, 1, 2, 5, 8, 14)] == [True, True, True, True, False, False]
+
+
+def test_text_of_csv_may_have_many_lines_wherever_pyarrow_cuts_the_body():
+    n_rows, lines = 2**16, "a\n" * 16
+    body = b"n,t\n" + f'1,"{lines}"\n'.encode() * n_rows
+    assert Columns({"n": NUMBER, "t": TEXT}).from_csv(body)["t"].tolist() == [lines] * n_rows
 
 
 REFUSED = [
