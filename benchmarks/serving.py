@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -25,6 +26,7 @@ from benchmarks.sandbox import ROOT, Sandbox, sandbox
 CONNECTIONS, ROUNDS, ROUND_S, ALONE_S, WARM_S = 8, 3, 3.0, 1.5, 2.0
 MANY = 10_000  # rows of a large request
 SWAPPING_S, SWAPS = 60.0, 5
+READY_WITHIN_S = 120.0
 ARROW = "application/vnd.apache.arrow.stream"
 
 # Registers two champions of the digits, and prints their columns. The network's weights are random: they cost the same.
@@ -211,7 +213,7 @@ def _evertune(box: Sandbox, name: str) -> Iterator[Server]:
     port = _free_port()
     command = [sys.executable, "-m", "deployments.model_server", name, "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
-    with _serving(box, command, f"{address}/readyz") as (process, ready_s):
+    with serving(box, command, f"{address}/readyz") as (process, ready_s):
         yield Server(f"{address}/predict", process, ready_s)
 
 
@@ -225,7 +227,7 @@ def _mlflow(box: Sandbox, name: str) -> Iterator[Server]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it starts `uvicorn` by its name
     env = {"MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1", "PATH": path}
     address = f"http://127.0.0.1:{port}"
-    with _serving(box, command, f"{address}/ping", env) as (process, ready_s):
+    with serving(box, command, f"{address}/ping", env) as (process, ready_s):
         yield Server(f"{address}/invocations", process, ready_s)
 
 
@@ -241,23 +243,34 @@ def _load(
 
 
 @contextmanager
-def _serving(
-    box: Sandbox, command: Sequence[str], ready: str, env: Mapping[str, str] | None = None
+def serving(
+    box: Sandbox,
+    command: Sequence[str],
+    ready: str,
+    env: Mapping[str, str] | None = None,
+    within_s: float = READY_WITHIN_S,
 ) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """The server, and the seconds until it was ready."""
+    """The server, and the seconds until it was ready.
+
+    Raises:
+        RuntimeError: it has ended, or takes too long; the message has its last words.
+    """
     begun = time.perf_counter()
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, cwd=ROOT, env=box.env | dict(env or {}), stdout=quiet, stderr=quiet)
-    try:
-        while not _answers(ready):
-            if process.poll() is not None:
-                raise RuntimeError(f"{' '.join(command)} has ended")
-            time.sleep(0.05)
-        yield process, time.perf_counter() - begun
-    finally:
-        for member in _family(process):
-            member.terminate()
-        process.wait()
+    with TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=box.env | dict(env or {}), stdout=output, stderr=output)
+        try:
+            while not _answers(ready):
+                if process.poll() is not None or time.perf_counter() - begun > within_s:
+                    output.seek(0)
+                    state = "still runs" if process.returncode is None else f"has ended with {process.returncode}"
+                    said = f"{' '.join(command)} must be ready within {within_s:g} s, but {state}"
+                    raise RuntimeError(f"{said}:\n{output.read()[-3000:]}")
+                time.sleep(0.05)
+            yield process, time.perf_counter() - begun
+        finally:
+            for member in _family(process):
+                member.terminate()
+            process.wait()
 
 
 def _answers(url: str) -> bool:

@@ -27,9 +27,8 @@ async def measure(name: str, url: str, seconds: float, swaps: int, body: bytes) 
     spans = windows(answers, moves)
     during = [answer for answer in answers if any(begin <= answer.begun <= end for begin, end in spans)]
     outside = set(answers) - set(during)
-    seen = len({answer.version for answer in answers})
     return {
-        "per_s": summary(answers)["per_s"], "failed": summary(answers)["failed"], "swaps": seen - 1,
+        "per_s": summary(answers)["per_s"], "failed": summary(answers)["failed"], "swaps": swapped(answers),
         "p99_during_ms": p99_ms(during), "p99_outside_ms": p99_ms(list(outside)),
     }  # fmt: skip
 
@@ -43,8 +42,20 @@ async def move(name: str, moves: list[tuple[float, int]], swaps: int, every_s: f
         await asyncio.sleep(every_s)
 
 
+def swapped(answers: Sequence[Answer]) -> int:
+    """How many versions have taken another's place; what failed says none."""
+    return len({answer.version for answer in answers if answer.good}) - 1
+
+
 def windows(answers: Sequence[Answer], moves: Sequence[tuple[float, int]]) -> list[tuple[float, float]]:
-    """From each move to the first answer of its version."""
+    """From each move to the first answer of its version.
+
+    Raises:
+        RuntimeError: one never went live.
+    """
+    seen = {answer.version for answer in answers}
+    if never := [version for _, version in moves if version not in seen]:
+        raise RuntimeError(f"each version must go live after its move, but these never did: {never}")
     return [(begin, min(a.begun + a.took_s for a in answers if a.version == version)) for begin, version in moves]
 
 
