@@ -12,7 +12,7 @@ from base64 import b64encode
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlencode, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from shared.errors import RegistryError, ServiceError
 from shared.storage import services
@@ -56,7 +56,7 @@ def _ask(method: str, path: str, **values: str) -> dict[str, Any] | None:
     headers = {"Content-Type": "application/json", **_credentials(parts.username, parts.password)}
     request = Request(f"{root}/api/2.0/mlflow/{quote(path)}{query}", body, headers, method=method)
     try:
-        with urlopen(request, timeout=TIMEOUT_S) as answer:
+        with build_opener(_Stay).open(request, timeout=TIMEOUT_S) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
     except HTTPError as err:
@@ -65,6 +65,13 @@ def _ask(method: str, path: str, **values: str) -> dict[str, Any] | None:
         raise ServiceError(f"MLflow's server answers {err.code}") from None
     except (OSError, ValueError) as err:
         raise ServiceError(f"MLflow's server doesn't answer as one ({type(err).__name__})") from None
+
+
+class _Stay(HTTPRedirectHandler):
+    """No way to another address: it would be told the credentials, and a write would become a read."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
 
 
 def _says_absent(err: HTTPError) -> bool:

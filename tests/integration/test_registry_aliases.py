@@ -112,6 +112,38 @@ def test_mlflows_server_can_do_the_same_for_who_is_let_in(mlflow, mlflow_server:
         use_aliases(rest, mlflow)
 
 
+@pytest.fixture
+def login_page() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """Address of a server that sends everybody on to a page of its own, and who asked there: method, credentials."""
+    asked: list[tuple[str, str | None]] = []
+
+    def sending_on(environ, start_response):
+        if environ["PATH_INFO"] != "/login":
+            start_response("302 Found", [("Location", "/login")])
+            return [b""]
+        asked.append((environ["REQUEST_METHOD"], environ.get("HTTP_AUTHORIZATION")))
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [b"{}"]
+
+    found = make_server("127.0.0.1", 0, sending_on, threaded=True)
+    Thread(target=found.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_port}", asked
+    found.shutdown()
+    found.server_close()
+
+
+def test_a_server_that_sends_us_elsewhere_has_set_nothing_and_nobody_there_is_told_the_credentials(
+    login_page, monkeypatch: pytest.MonkeyPatch
+):
+    address, asked = login_page
+    point_at(address, monkeypatch)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", PASSWORD)
+    for ask in (lambda: rest.set_alias(NAME, "champion", 1), lambda: rest.aliases(NAME)):
+        with pytest.raises(ServiceError, match="answers 302"):
+            ask()
+    assert asked == []
+
+
 def test_the_revision_of_the_installed_mlflow_is_known():
     """Else look what has become of `SqlAlchemyStore`'s methods on aliases, and add the new one to `KNOWN`."""
     versions = Path(find_spec("mlflow").submodule_search_locations[0], "store/db_migrations/versions")
