@@ -7,20 +7,16 @@ out what a crash has left, and logs what somebody has moved in the registry itse
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from shared.domain import ModelVersion, PromotionDecision
 from shared.errors import RegistryError
 from shared.registry import aliases, history
 from shared.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS
-from shared.storage.database import connect
+from shared.storage.alias_lock import locked
 from shared.storage.ledger import Kind, Ledger, Promotion
 
 logger = logging.getLogger(__name__)
-
-# One process at a time moves the aliases of a registered model; the lock ends with the connection.
-LOCK = "SELECT pg_advisory_lock(hashtextextended('evertune.promotion/' || %(name)s, 0))"
 
 FOUND = PromotionDecision(promote=True, reason="somebody has moved the alias in the registry itself")
 ELSEWHERE = "somebody outside of Evertune"
@@ -42,10 +38,9 @@ def settle(
     """
     from shared.registry import client
 
-    log_champion(name)
     while (known := decision_on(name, version)) is None:
-        champion = client.champion(name)
-        seen = champion.version if champion else None
+        seen = aliases.champion(name)
+        champion = None if seen is None else client.version(name, seen)
         try:
             promote(name, version, judge(champion), seen=seen, actor=actor)
         except ChampionMovedError as moved:
@@ -54,8 +49,10 @@ def settle(
 
 
 def decision_on(name: str, version: int) -> Promotion | None:
-    """What was decided of a version, if it was. It is decided on once: one that was rolled back stays so."""
-    return history.decision(Ledger().promotions(name), version)
+    """What was decided of a version, if it was, and carried out. It is decided on once: one rolled back stays so."""
+    with locked(name):
+        _, log = _agree(name)
+    return history.decision(log, version)
 
 
 def point_challenger(name: str) -> None:
@@ -63,7 +60,7 @@ def point_challenger(name: str) -> None:
 
     What the ledger says counts, not who comes last: a run that was late points to the same version.
     """
-    with _locked(name):
+    with locked(name):
         newest = Ledger().newest_version(name)
         current = aliases.of(name).get(CHALLENGER)
         if newest is None and current is not None:
@@ -74,7 +71,7 @@ def point_challenger(name: str) -> None:
 
 def log_champion(name: str) -> None:
     """Let log and registry agree: carry out what a crash has left, log a champion that the log doesn't know."""
-    with _locked(name):
+    with locked(name):
         _agree(name)
 
 
@@ -91,7 +88,7 @@ def promote(
         ChampionMovedError: another version has become champion since.
         RegistryError: the registry has no such version.
     """
-    with _locked(name):
+    with locked(name):
         live, log = _agree(name)
         if kind == "gate" and (known := history.decision(log, version)):
             return known.took_place
@@ -109,7 +106,7 @@ def rollback(name: str, to: int | None = None, *, reason: str = "", actor: str) 
     Raises:
         RegistryError: there is no such version; the message lists those that there are.
     """
-    with _locked(name):
+    with locked(name):
         live, log = _agree(name)
         others = [version for version in history.champions(log) if version != live]
         wanted = history.before(log, live) if to is None else [version for version in others if version == to]
@@ -125,7 +122,7 @@ def retire(version: ModelVersion) -> bool:
     """Delete a version, unless an alias stands at it by now; whether it was deleted."""
     from shared.registry import client
 
-    with _locked(version.name):
+    with locked(version.name):
         _agree(version.name)
         held = version.version in aliases.of(version.name).values()
         if not held:
@@ -200,10 +197,3 @@ def _no_rollback(name: str, to: int | None, live: int | None, valid: list[int]) 
     others = ", ".join(map(str, valid))
     remedy = f"name another one: --to {others}" if valid else f"`evertune models list {name}` shows what there is"
     return f"{name}: a rollback leads to a version that was champion before, but {broken}; {remedy}"
-
-
-@contextmanager
-def _locked(name: str) -> Iterator[None]:
-    with connect() as connection:
-        connection.execute(LOCK, {"name": name})
-        yield

@@ -17,23 +17,24 @@ from shared.storage import database, embedded
 # Revisions of MLflow's schema whose store was read: it does no more with an alias than what stands here.
 KNOWN = ("dc11669786a5",)  # MLflow 3.17
 
-REVISION = "SELECT version_num FROM public.alembic_version"
+# Tables are named without their schema, so that it is MLflow's: `public`, or what the options of its address say.
+REVISION = "SELECT version_num FROM alembic_version"
 
-ALIASES = "SELECT alias, version FROM public.registered_model_aliases WHERE workspace = 'default' AND name = %(name)s"
+ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE workspace = 'default' AND name = %(name)s"
 
 VERSION = """
-SELECT name, version FROM public.model_versions
+SELECT name, version FROM model_versions
 WHERE workspace = 'default' AND name = %(name)s AND version = %(version)s AND current_stage <> 'Deleted_Internal'
 """
 
 SET_ALIAS = f"""
-INSERT INTO public.registered_model_aliases (workspace, name, alias, version)
+INSERT INTO registered_model_aliases (workspace, name, alias, version)
 SELECT 'default', name, %(alias)s, version FROM ({VERSION}) AS found
 ON CONFLICT (workspace, name, alias) DO UPDATE SET version = excluded.version
 """
 
 DELETE_ALIAS = """
-DELETE FROM public.registered_model_aliases
+DELETE FROM registered_model_aliases
 WHERE workspace = 'default' AND name = %(name)s AND alias = %(alias)s
 """
 
@@ -71,7 +72,7 @@ def delete_alias(name: str, alias: str) -> None:
 
 @contextmanager
 def _connected() -> Iterator[psycopg.Connection | None]:
-    """A connection to MLflow's database; None where it has no tables yet, since nothing has been registered."""
+    """A connection to MLflow's database; None where the embedded one has no tables yet: nothing has been registered."""
     try:
         with _open() as connection:
             yield connection if _is_known(connection) else None
@@ -84,15 +85,17 @@ def _open() -> psycopg.Connection:
     if external is None:
         return embedded.connect(settings().home, "mlflow")
     address = database.libpq_url(external.get_secret_value())
-    return psycopg.connect(address, connect_timeout=database.CONNECT_TIMEOUT_S, autocommit=True)
+    return psycopg.connect(address, connect_timeout=database.CONNECT_TIMEOUT_S, autocommit=True, **database.KEEPALIVE)
 
 
 def _is_known(connection: psycopg.Connection) -> bool:
-    """False: there are no tables yet."""
+    """False: the embedded registry has no tables yet. Those of another may be where we don't see them."""
     try:
         found = connection.execute(REVISION).fetchone()
     except psycopg.errors.UndefinedTable:
-        return False
+        if settings().mlflow_tracking_uri is None:
+            return False
+        raise ServiceError("the database in MLFLOW_TRACKING_URI has no tables of MLflow; ask MLflow itself") from None
     if found is None or found[0] not in KNOWN:
         raise ServiceError(f"MLflow's tables must be at a revision of {KNOWN}, but are at {found}; ask MLflow itself")
     return True

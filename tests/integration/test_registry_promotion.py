@@ -9,11 +9,13 @@ from mlflow import MlflowClient
 
 from shared.config import UseCase
 from shared.domain import PromotionDecision
-from shared.errors import RegistryError
+from shared.errors import RegistryError, ServiceError
 from shared.flow import system
-from shared.registry import aliases
-from shared.registry.promotion import log_champion, promote, rollback
+from shared.registry import aliases, client
+from shared.registry.promotion import decision_on, log_champion, promote, rollback, settle
 from shared.settings import settings
+from shared.storage import alias_lock
+from shared.storage.database import connect
 from shared.storage.ledger import Ledger
 from shared.storage.services import mlflow_tracking_uri
 
@@ -124,6 +126,33 @@ def test_a_promotion_that_was_interrupted_is_carried_out_by_whoever_looks_next()
     assert not promote(NAME, 3, NO, seen=2, actor="c")
     assert aliases.of(NAME) == {"champion": 2, "previous": 1}
     assert log() == [(1, None, True, "a"), (2, 1, True, "b"), (3, 2, False, "c")]
+
+
+def test_what_was_decided_of_a_version_is_told_once_it_is_carried_out():
+    promote(NAME, 1, YES, seen=None, actor="a")
+    Ledger().log_promotion(NAME, 2, 1, YES, "another run, which has not moved the alias yet")
+    known = decision_on(NAME, 2)
+    assert known is not None
+    assert (known.took_place, aliases.champion(NAME)) == (True, 2)
+
+
+def test_the_gate_meets_the_champion_that_promote_compares_with(monkeypatch):
+    promote(NAME, 1, YES, seen=None, actor="a")
+    monkeypatch.setattr(client, "_aliases", lambda *_: {"champion": "3"})  # of MLflow's client, in its own time
+    met = []
+    settle(NAME, 2, lambda champion: met.append(champion) or YES, actor="b")
+    assert [champion.version for champion in met] == [1]
+    assert aliases.champion(NAME) == 2
+
+
+def test_who_waits_too_long_for_another_promotion_is_told_who_may_hold_it_up(monkeypatch):
+    monkeypatch.setattr(alias_lock, "WAIT_S", 0.2)
+    with connect() as other:
+        other.execute(alias_lock.LOCK, {"name": NAME})
+        with pytest.raises(ServiceError, match=r"the aliases of iris must be free .* pg_locks .* do this again"):
+            promote(NAME, 1, YES, seen=None, actor="a")
+    assert log() == []
+    assert promote(NAME, 1, YES, seen=None, actor="a")
 
 
 @pytest.mark.parametrize("by_hand", ["moves the alias", "deletes the version"])
