@@ -35,6 +35,7 @@ PAGE = 1000  # versions in one answer
 _MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # some 15 seconds; its default is four minutes
+    "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",  # it would take a write for done that became a read of another page
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",  # else it copies the project's uv.lock into every model

@@ -142,6 +142,9 @@ def test_a_server_that_sends_us_elsewhere_has_set_nothing_and_nobody_there_is_to
         with pytest.raises(ServiceError, match="answers 302"):
             ask()
     assert asked == []
+    with pytest.raises(RegistryError, match="can't set iris@champion"):
+        aliases.point(NAME, "champion", 1)  # MLflow's client follows no more than we do
+    assert not any(credentials for _, credentials in asked)
 
 
 def test_the_revision_of_the_installed_mlflow_is_known():
@@ -175,6 +178,26 @@ def test_what_is_live_is_known_where_mlflow_has_no_tables_yet_or_none_to_read(da
     with pytest.raises(ServiceError, match="MLflow must be reachable") as refused:
         aliases.champion("digits")
     assert "hidden" not in str(refused.value)
+
+
+@pytest.fixture
+def tracking(database: str) -> Iterator[str]:
+    """Address of an empty schema, which its options say."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA tracking")
+        yield f"{database}{'&' if '?' in database else '?'}options=-csearch_path%3Dtracking"
+        connection.execute("DROP SCHEMA tracking CASCADE")
+
+
+def test_a_registry_of_an_external_database_is_read_in_the_schema_that_its_address_says(tracking, monkeypatch):
+    point_at(sqlalchemy_url(tracking), monkeypatch)
+    with pytest.raises(ServiceError, match="has no tables of MLflow"):
+        mlflow_tables.aliases(NAME)  # only of the embedded registry it is known that they are nowhere else
+    mlflow = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
+    mlflow.create_registered_model(NAME)
+    for _ in range(2):
+        mlflow.create_model_version(NAME, "/nowhere")
+    use_aliases(mlflow_tables, mlflow)
 
 
 @pytest.mark.parametrize("way", ["tables", "server"])
