@@ -21,7 +21,6 @@ import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
@@ -430,11 +429,11 @@ def _dump_torch(member: Member, signature: Signature) -> tuple[dict[str, bytes],
 
 
 def _load_torch(parts: Mapping[str, bytes], _: Mapping[str, Any]) -> Any:
+    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # for good: other threads load, too
     import torch
 
     archive = io.BytesIO(_plain_archive(parts["model.pt2"]))
-    with environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
-        return torch.export.load(archive).module(check_guards=False)  # guards are Python that torch runs
+    return torch.export.load(archive).module(check_guards=False)  # guards are Python that torch runs
 
 
 _PART = re.compile(
@@ -443,7 +442,7 @@ _PART = re.compile(
 )
 # torch looks a graph's functions up by these names, from `torch`, `math` or `operator` on: `torch.os.system` is one.
 _FUNCTION = re.compile(
-    r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|torch\.sym_\w+|math\.\w+"
+    r"torch\.ops\.aten\.(?!(from_file|save|_print|warn)\b)\w+\.\w+|torch\.sym_\w+|math\.\w+"
     r"|torch\.ops\.higher_order\.(cond|scan|map_impl|while_loop|wrap_with_set_grad_enabled|wrap_with_autocast)"
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
 )
@@ -525,12 +524,23 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def _is_plain(key: str, text: str) -> bool:
     if key == "target":
-        return _FUNCTION.fullmatch(text) is not None
+        return _FUNCTION.fullmatch(text) is not None and _is_there(text)
     if key == "expr_str" or text.startswith("Symbol("):
         return _is_formula(text)
     if key in ("in_spec", "out_spec"):
         return text == "" or {spec for pair in _texts(json.loads(text)) for spec in pair} <= _SPEC | {""}
     return re.fullmatch(r"[\w .,:+>-]*", text) is not None
+
+
+def _is_there(function: str) -> bool:
+    """Whether a function of `torch.ops.aten` is one of its operators, and not what Python puts beside them."""
+    import torch
+
+    if not function.startswith("torch.ops.aten."):
+        return True
+    name, overload = function.split(".")[3:]
+    operators = torch.ops.aten
+    return isinstance(getattr(getattr(operators, name, None), overload, None), type(operators.add.Tensor))
 
 
 def _is_formula(text: str) -> bool:
@@ -549,16 +559,6 @@ def _is_formula(text: str) -> bool:
 def _has_pickles(config: bytes) -> bool:
     payloads = json.loads(config)["config"].values()
     return not all(p["use_pickle"] is False and re.fullmatch(r"(weight|tensor)_\d+", p["path_name"]) for p in payloads)
-
-
-@contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 _KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {

@@ -34,7 +34,6 @@ def lineage(
     from shared.cli.console import stdout
     from shared.cli.models import find_version
     from shared.flow import ancestry
-    from shared.flow.reproduce import lineage_of
 
     if (model is None) == (dataset is None):
         raise ConfigError("lineage is that of a model or of a dataset version; name a MODEL, or give --dataset")
@@ -43,7 +42,7 @@ def lineage(
     else:
         assert model is not None
         found = find_version(model, version)
-        branches = [ancestry.of_version(lineage_of(found.name, found.version))]
+        branches = [ancestry.of_version(ancestry.record_of(found.name, found.version))]
     for branch in branches:
         stdout().print(drawn(branch))
 
@@ -59,18 +58,25 @@ def reproduce(model: Model, version: Version = None) -> None:
     raise typer.Exit(int(not found.is_same))
 
 
-def trust(model: Model, version: Annotated[str, typer.Argument(help="A number or an alias.")]) -> None:
-    """Put the files of a version that has no record on record as they are now."""
-    from shared.cli.models import find_version
+def trust(
+    model: Model,
+    version: Annotated[str, typer.Argument(help="A number or an alias.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Put the files of a version that has no record on record as they are now, and who said so."""
+    from shared.cli.models import ask, find_version
+    from shared.flow.environment import user_name
     from shared.registry import client
 
-    found = find_version(model, version)
-    client.trust(found)
+    found, by = find_version(model, version), user_name()
     typer.secho(
         f"warning: the files of {found.name} version {found.version} are taken for what they are now, and nobody has "
-        "checked who wrote them; from now on they can't change",
+        "checked who wrote them",
         fg=typer.colors.YELLOW,
     )
+    ask(f"let them be loaded, on the word of {by}?", yes)
+    client.trust(found, by)
+    typer.echo(f"{found.name} version {found.version} is on record, trusted by {by}; its files can't change any more")
 
 
 def drawn(branch: Branch) -> Tree:

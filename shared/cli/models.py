@@ -79,7 +79,7 @@ def promote(
     gate = history.gate(Ledger().promotions(name), number)
     typer.echo(f"the gate has said: {decision_line(gate)}" if gate else f"the gate hasn't judged version {number}")
     typer.echo(f"version {number} loads, and predicts its input example")
-    _ask(f"make it the champion of {name}, instead of {f'version {seen}' if seen else 'none'}?", yes)
+    ask(f"make it the champion of {name}, instead of {f'version {seen}' if seen else 'none'}?", yes)
     decision = PromotionDecision(promote=True, reason=reason or "promoted by hand")
     promotion.promote(name, number, decision, seen=seen, actor=user_name(), kind="hand")
     typer.echo(f"{name}: version {number} is champion; `evertune models rollback {name}` takes it back")
@@ -175,7 +175,7 @@ def _default_version(model: str) -> int:
     return versions[0].version
 
 
-def _ask(question: str, yes: bool) -> None:
+def ask(question: str, yes: bool) -> None:
     """Let a person agree, unless they have.
 
     Raises:

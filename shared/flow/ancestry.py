@@ -9,6 +9,22 @@ from shared.storage import records
 from shared.storage.records import ModelRecord
 
 
+def record_of(model: str, version: int) -> ModelRecord:
+    """What is on record of a version.
+
+    Raises:
+        RegistryError: nothing is.
+    """
+    found = records.find(model, version)
+    if found is None:
+        raise RegistryError(
+            f"a version must be on record to tell its lineage, but {model} version {version} isn't: it was registered "
+            f"before there were records, or elsewhere; `evertune models show {model} {version}` has its tags, and "
+            f"`evertune models trust {model} {version}` records its files"
+        )
+    return found
+
+
 def of_version(record: ModelRecord) -> Branch:
     """What a version was made of, with what its members were made of."""
     made = {name: facts for name, facts in record.lineage.get("upstream", {}).items() if facts["version"]}

@@ -35,6 +35,7 @@ PAGE = 1000  # versions in one answer
 _MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # some 15 seconds; its default is four minutes
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",  # it would take a write for done that became a read of another page
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -141,21 +142,27 @@ def params(version: ModelVersion) -> dict[str, str]:
         return dict(client.get_run(run_id).data.params) if run_id else {}
 
 
-def delete_version(version: ModelVersion) -> None:
-    """Delete a version with its files and its run. `promotion.retire` asks first whether an alias stands at it.
+def delete_version(version: ModelVersion) -> str:
+    """Delete a version and its run; where its files are, for `delete_files`. Called by `promotion.retire`.
 
-    MLflow keeps what it deletes as deleted rows, which `mlflow gc` removes.
+    MLflow keeps what it deletes as deleted rows, which `mlflow gc` removes, with the files where they are still there.
     """
     with _registry(f"delete {version.uri}") as client:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         found = client.get_model_version(version.name, str(version.version))
-        get_artifact_repository(found.source, client.tracking_uri, client.tracking_uri).delete_artifacts()
         if found.model_id:
             client.delete_logged_model(found.model_id)
         if found.run_id:
             client.delete_run(found.run_id)
         client.delete_model_version(version.name, found.version)  # last: who was interrupted finds it again
+        return str(found.source)
+
+
+def delete_files(location: str) -> None:
+    """Delete the files of a deleted version."""
+    with _registry(f"delete the files in {location}") as client:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(location, client.tracking_uri, client.tracking_uri).delete_artifacts()
 
 
 def add_metrics(version: ModelVersion, metrics: Mapping[str, float]) -> None:
@@ -195,7 +202,8 @@ def set_alias(name: str, alias: str, version: int) -> None:
 def delete_alias(name: str, alias: str) -> None:
     """Take an alias away; nothing happens where it stands at no version. Called by `shared.registry.aliases`."""
     with _registry(f"delete {name}@{alias}") as client:
-        client.delete_registered_model_alias(name, alias)
+        if alias in _aliases(client, name):
+            client.delete_registered_model_alias(name, alias)
 
 
 def try_out(version: ModelVersion) -> None:
@@ -241,7 +249,7 @@ def downloaded(version: ModelVersion) -> Iterator[Path]:
             "was cut short, or it wasn't registered by this version of Evertune; if you know where it comes from, "
             f"`evertune models trust {version.name} {version.version}` records its files as they are now"
         )
-    with _fetched(version) as folder, model.environment("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false"):
+    with _fetched(version) as folder:
         if wrong := digests.difference(recorded.digests, digests.of_folder(folder)):
             raise UnloadableModelError(
                 f"the files of {version.uri} must be those that were registered, but are not ({wrong}); don't load "
@@ -250,15 +258,15 @@ def downloaded(version: ModelVersion) -> Iterator[Path]:
         yield folder
 
 
-def trust(version: ModelVersion) -> None:
-    """Put the files of a version that has no record on record as they are now.
+def trust(version: ModelVersion, by: str) -> None:
+    """Put the files of a version that has no record on record as they are now, on somebody's word.
 
     Raises:
         RegistryError: they can't be fetched, or are on record already.
     """
     with _fetched(version) as folder:
-        _record(version.name, version.version, folder, {})
-        logger.warning("model trusted", extra={"model": version.name, "version": version.version})
+        _record(version.name, version.version, folder, {"trusted_by": by})
+        logger.warning("model trusted", extra={"model": version.name, "version": version.version, "by": by})
 
 
 @contextmanager
@@ -282,19 +290,21 @@ def _record(name: str, number: int, folder: Path, origin: Mapping[str, Any]) -> 
 
 @contextmanager
 def _registry(what: str) -> Iterator[MlflowClient]:
-    """A client of MLflow, its tables there, its logs and its telemetry off; its errors become RegistryErrors."""
+    """A client of MLflow, its tables there, its logs, warnings and telemetry off; its errors become RegistryErrors.
+
+    What is set stays so for the process: other threads have clients too.
+    """
     for variable, value in _MLFLOW.items():
         os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"mlflow|shared\.registry")
     uri = services.prepare_mlflow(lambda uri: MlflowClient(uri).search_experiments(max_results=1))
     reachable.check(uri)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield MlflowClient(uri, uri)
+        yield MlflowClient(uri, uri)
     except model.ModelError as err:
         raise UnloadableModelError(f"can't {what}: {err}") from err
     except (MlflowException, OSError) as err:

@@ -6,14 +6,20 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from shared.errors import UnloadableModelError
+
 ADDED = {"registered_model_meta"}  # by MLflow itself, to the folder that it loads a version from
 
 
 def of_folder(folder: Path) -> dict[str, str]:
-    """SHA-256, in hex, of each file below a folder, by its path in it; of what is no plain file, what it is instead."""
+    """SHA-256, in hex, of each file below a folder, by its path in it.
+
+    Raises:
+        UnloadableModelError: there is more than plain files, such as a link, whose content is anybody's.
+    """
     parts = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
     names = {path.relative_to(folder).as_posix(): path for path in parts}
-    return {name: _digest(path) for name, path in names.items() if name not in ADDED}
+    return {name: _digest(name, path) for name, path in names.items() if name not in ADDED}
 
 
 def difference(recorded: Mapping[str, str], found: Mapping[str, str]) -> str:
@@ -26,8 +32,10 @@ def difference(recorded: Mapping[str, str], found: Mapping[str, str]) -> str:
     return "; ".join(f"{fault}: {', '.join(sorted(names))}" for fault, names in faults.items() if names)
 
 
-def _digest(path: Path) -> str:
+def _digest(name: str, path: Path) -> str:
     if path.is_symlink() or not path.is_file():
-        return "no plain file"
+        raise UnloadableModelError(
+            f"a version must be made of plain files, but {name} is a link or a device; put the file itself there"
+        )
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -68,6 +68,11 @@ def origin(
     }
 
 
+def is_known(origin: Mapping[str, Any]) -> bool:
+    """Whether a record says what its version was made of; else its files were only trusted, by `trusted_by`."""
+    return "study" in origin
+
+
 @cache
 def git_commit() -> str:
     """Commit of the project's checkout, with `-dirty` where files differ from it.

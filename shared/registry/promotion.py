@@ -119,15 +119,19 @@ def rollback(name: str, to: int | None = None, *, reason: str = "", actor: str) 
 
 
 def retire(version: ModelVersion) -> bool:
-    """Delete a version, unless an alias stands at it by now; whether it was deleted."""
+    """Delete a version, unless an alias stands at it by now; whether it was deleted.
+
+    Its files go last and without the lock, which a slow bucket would hold up: no alias can stand at it any more.
+    """
     from shared.registry import client
 
     with locked(version.name):
         _agree(version.name)
-        held = version.version in aliases.of(version.name).values()
-        if not held:
-            client.delete_version(version)
-    return not held
+        if version.version in aliases.of(version.name).values():
+            return False
+        location = client.delete_version(version)
+    client.delete_files(location)
+    return True
 
 
 def _decide(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from shared.registry.lineage import is_known
 from shared.storage.records import ModelRecord
 
 SHOWN = ("scikit-learn", "xgboost", "torch", "numpy", "evertune")  # of the packages
@@ -23,10 +24,9 @@ class Branch:
 def of_version(record: ModelRecord, members: Mapping[str, ModelRecord | None]) -> Branch:
     """What a version was made of. members: the versions that a system's members were registered as, where on record."""
     origin, root = record.lineage, f"{record.model} version {record.version}"
-    if not origin:
-        return Branch(
-            root, [Branch("what it was made of isn't on record: it was registered elsewhere, and trusted here")]
-        )
+    if not is_known(origin):
+        who = f" by {origin['trusted_by']}, {record.recorded_at:%Y-%m-%d %H:%M} UTC" if origin else ""
+        return Branch(root, [Branch(f"what it was made of isn't on record: its files were trusted{who}")])
     runs = Branch(f"run {origin['runs']['made']}, {record.recorded_at:%Y-%m-%d %H:%M} UTC")
     upstream = [_member(name, origin, members.get(name)) for name in origin["upstream"]]
     return Branch(root, [runs, _study(origin), *upstream, _dataset(origin), _code(origin["environment"])])

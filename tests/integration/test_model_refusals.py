@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,12 +94,12 @@ def sized_by_code(pt2: bytes, mark: Path) -> bytes:
     return with_graph(pt2, change)
 
 
-def calling_system(pt2: bytes, mark: Path) -> bytes:
-    """A `.pt2` whose first operator is `os.system`."""
+def calling(function: str, pt2: bytes, mark: Path) -> bytes:
+    """A `.pt2` whose first operator is a function such as `torch.os.system`."""
 
     def change(graph: dict) -> None:
         call = {"name": "", "arg": {"as_string": command(mark)}, "kind": 1}
-        node = {"target": "torch.os.system", "inputs": [call], "outputs": [], "metadata": {}, "name": "call"}
+        node = {"target": function, "inputs": [call], "outputs": [], "metadata": {}, "name": "call"}
         graph["graph_module"]["graph"]["nodes"].insert(0, {**node, "is_hop_single_tensor_return": None})
 
     return with_graph(pt2, change)
@@ -215,10 +216,19 @@ def test_a_skops_member_that_is_no_plain_one_is_refused_and_nothing_of_it_runs(
     [
         (with_pickled_constant, "its archive has archive/data/constants/"),
         (sized_by_code, r"but has \"__import__\('os'\)\.system"),
-        (calling_system, r"but has 'torch\.os\.system' as 'target'"),
+        (partial(calling, "torch.os.system"), r"but has 'torch\.os\.system' as 'target'"),
+        (partial(calling, "torch.ops.aten.save.default"), r"but has 'torch\.ops\.aten\.save\.default' as 'target'"),
+        (partial(calling, "torch.ops.aten.__class__.mro"), r"but has 'torch\.ops\.aten\.__class__\.mro' as 'target'"),
         (lambda _, mark: archive({"archive/data.pkl": pickled(mark)}), r"its archive has archive/data\.pkl"),
     ],
-    ids=["a pickled constant", "code as a size", "a call of the system", "a pickled module"],
+    ids=[
+        "a pickled constant",
+        "code as a size",
+        "a call of the system",
+        "a write",
+        "what is no operator",
+        "a pickled module",
+    ],
 )
 def test_a_torch_member_with_more_than_a_graph_is_refused_and_nothing_of_it_runs(
     attack, why, network_files, network, rows, live, mark
@@ -287,7 +297,7 @@ def test_a_version_whose_registration_died_before_its_record_is_refused_until_it
     version = client.version(NAME, 2)
     assert_refused(version, live, f"evertune models trust {NAME} 2` records its files as they are now")
 
-    client.trust(version)
+    client.trust(version, "ann")
     live.look()
     assert (live.served.version.version, live.trouble) == (2, "")
     np.testing.assert_array_equal(client.load_version(version).predict(rows), system.predict(rows))
@@ -300,4 +310,4 @@ def test_what_is_on_record_is_not_trusted_anew(files, system, rows):
     version = register(files, system, rows)
     (folder_of(version) / "served.py").write_text("")
     with pytest.raises(RegistryError, match="must be put on record once"):
-        client.trust(version)
+        client.trust(version, "ann")

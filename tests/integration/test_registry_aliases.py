@@ -74,8 +74,8 @@ def use_aliases(way: ModuleType, mlflow: MlflowClient) -> None:
     way.set_alias(NAME, "previous", 1)
     assert mlflow.get_registered_model(NAME).aliases == {"champion": 2, "previous": 1}
     assert way.aliases(NAME) == {"champion": 2, "previous": 1}
-    way.delete_alias(NAME, "previous")
-    way.delete_alias(NAME, "previous")
+    for name in (NAME, NAME, "nothing"):
+        way.delete_alias(name, "previous")
     assert mlflow.get_registered_model(NAME).aliases == {"champion": 2}
     mlflow.delete_model_version(NAME, "1")
     assert [way.has_version(NAME, version) for version in (1, 2, 3)] == [False, True, False]

@@ -12,7 +12,7 @@ from shared.domain import PromotionDecision
 from shared.errors import RegistryError, ServiceError
 from shared.flow import system
 from shared.registry import aliases, client
-from shared.registry.promotion import decision_on, log_champion, promote, rollback, settle
+from shared.registry.promotion import decision_on, log_champion, promote, retire, rollback, settle
 from shared.settings import settings
 from shared.storage import alias_lock
 from shared.storage.database import connect
@@ -143,6 +143,20 @@ def test_the_gate_meets_the_champion_that_promote_compares_with(monkeypatch):
     settle(NAME, 2, lambda champion: met.append(champion) or YES, actor="b")
     assert [champion.version for champion in met] == [1]
     assert aliases.champion(NAME) == 2
+
+
+def test_the_files_of_a_deleted_version_go_without_holding_up_promotions(monkeypatch):
+    monkeypatch.setattr(alias_lock, "WAIT_S", 1.0)
+    deleted = []
+
+    def slowly(location: str) -> None:
+        promote(NAME, 1, YES, seen=None, actor="another run")
+        deleted.append(location)
+
+    monkeypatch.setattr(client, "delete_files", slowly)
+    assert retire(client.version(NAME, 2))
+    assert not retire(client.version(NAME, 1)), "it became champion meanwhile"
+    assert (deleted, aliases.has_version(NAME, 2)) == (["/nowhere"], False)
 
 
 def test_who_waits_too_long_for_another_promotion_is_told_who_may_hold_it_up(monkeypatch):

@@ -97,8 +97,10 @@ def test_a_system_leads_on_to_the_versions_and_the_runs_of_its_members() -> None
 
 
 def test_a_version_that_was_only_trusted_says_so() -> None:
-    trusted = ModelRecord("toy", 1, {}, {}, datetime(2030, 1, 1, tzinfo=UTC))
-    assert "isn't on record" in of_version(trusted, {}).below[0].text
+    trusted = ModelRecord("toy", 1, {}, {"trusted_by": "ann"}, datetime(2030, 1, 1, tzinfo=UTC))
+    assert [branch.text for branch in of_version(trusted, {}).below] == [
+        "what it was made of isn't on record: its files were trusted by ann, 2030-01-01 00:00 UTC"
+    ]
 
 
 def test_a_dataset_version_leads_to_all_models_that_were_made_of_it() -> None:
