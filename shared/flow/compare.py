@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from shared.config import UseCase
 from shared.domain import Dataset, DatasetRef, ModelVersion
 from shared.errors import DataError
-from shared.flow.gate import champion_predicted
+from shared.flow.gate import predicted_by
 from shared.storage.ledger import Ledger
 
 
@@ -68,6 +68,7 @@ def differing(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str
 
 
 def _difference(use_case: UseCase, a: ModelVersion, b: ModelVersion) -> Difference | str:
+    from shared.data.fair import can_decide
     from shared.data.store import load_dataset
     from shared.registry.significance import Pair
     from shared.training.measure import measure
@@ -77,9 +78,9 @@ def _difference(use_case: UseCase, a: ModelVersion, b: ModelVersion) -> Differen
         return "no dataset version is on record"
     holdout = load_dataset(newest, "holdout")
     rows = _fair(holdout, a, b)
-    if not len(rows.y):
-        return "one of them was trained on all the holdout rows of now"
-    one, other = champion_predicted(metric, a, rows), champion_predicted(metric, b, rows)
+    if not can_decide(rows, metric):
+        return f"only {len(rows.y)} of {len(holdout.y)} holdout rows are fair to both, too few to tell them apart"
+    one, other = predicted_by(metric, a, rows), predicted_by(metric, b, rows)
     if one is None or other is None:
         return f"version {(a if one is None else b).version} has no score on the rows of now"
     rules = use_case.promotion

@@ -42,7 +42,7 @@ class Gated:
 
 def gated(plan: Plan, outcome: Mapping[str, Any], run: str) -> Gated:
     """The gate's decision on the version of an outcome, made and carried out if it wasn't before."""
-    from shared.registry import client, promotion
+    from shared.registry import aliases, client, promotion
 
     name, number = outcome["model"], outcome["version"]
     version, latency_ms = hpo.publish(outcome), outcome["top"][0]["values"][1]
@@ -50,7 +50,8 @@ def gated(plan: Plan, outcome: Mapping[str, Any], run: str) -> Gated:
     decided = promotion.settle(name, number, lambda champion: decide(plan, version, champion, latency_ms), actor=run)
     figures = {key: float(value) for key, value in decided.figures.items()}
     client.add_metrics(version, {f"gate.{key}": value for key, value in figures.items()})
-    met = client.version(name, decided.previous) if decided.previous else None
+    previous = decided.previous
+    met = client.version(name, previous) if previous and aliases.has_version(name, previous) else None  # else pruned
     decision = PromotionDecision(promote=decided.took_place, reason=decided.reason, figures=figures)
     return Gated(client.version(name, number), met, decision)
 
@@ -103,7 +104,7 @@ def contenders(
 
     system = client.load_version(version)
     predictions = predicted(metric, system, rows)
-    old = champion_predicted(metric, champion, rows) if champion else None
+    old = predicted_by(metric, champion, rows) if champion else None
     if champion is None or old is None:
         return Contender(predictions, size_mb=version.metrics.get(SIZE)), None
     rival, expected = old
@@ -130,22 +131,22 @@ def predicted(metric: str, system: System, rows: Dataset) -> np.ndarray:
     return predictions
 
 
-def champion_predicted(metric: str, champion: ModelVersion, rows: Dataset) -> tuple[System, np.ndarray] | None:
-    """The champion and its predictions; None where it can't predict these rows, or be loaded any more.
+def predicted_by(metric: str, version: ModelVersion, rows: Dataset) -> tuple[System, np.ndarray] | None:
+    """A version's system and its predictions; None where it can't predict these rows, or be loaded any more.
 
     Raises:
         RegistryError: the registry can't be reached.
-        UnrecordedModelError: nobody has said yet that its files are to be trusted; that must not cost it its place.
+        UnrecordedModelError: nobody trusts its files yet; that must not cost a champion its place.
     """
     from shared.registry import client
 
     try:
-        system = client.load_version(champion)
+        system = client.load_version(version)
         return system, predicted(metric, system, rows)
     except UnrecordedModelError:
         raise
     except (DataError, ObjectiveError, UnloadableModelError, KeyError, RuntimeError, TypeError, ValueError) as err:
-        logger.warning("the champion has no score", extra={"model": champion.uri, "reason": str(err)})
+        logger.warning("a version has no score", extra={"model": version.uri, "reason": str(err)})
         return None
 
 

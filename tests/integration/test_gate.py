@@ -24,10 +24,11 @@ from shared.data.prepare import prepare
 from shared.data.store import load_dataset
 from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, Table
 from shared.errors import RegistryError, UnrecordedModelError
-from shared.flow.gate import champion_predicted, decide
+from shared.flow.compare import compare
+from shared.flow.gate import decide, gated, predicted_by
 from shared.flow.plan import Plan
 from shared.model import Member, Signature, System, save
-from shared.registry import client
+from shared.registry import client, promotion
 from shared.storage import records
 from shared.storage.ledger import Ledger
 from tests import on_record
@@ -64,14 +65,14 @@ def registered() -> ModelVersion:
 
 def test_a_champion_is_scored_on_the_rows_of_now_if_it_was_made_for_them(champion: ModelVersion) -> None:
     assert accuracy(champion, rows()) == 1.0
-    assert champion_predicted("accuracy", champion, rows(classes=("no", "maybe"))) is None
-    assert champion_predicted("accuracy", champion, rows(frame=X.rename(columns={"a": "z"}))) is None
+    assert predicted_by("accuracy", champion, rows(classes=("no", "maybe"))) is None
+    assert predicted_by("accuracy", champion, rows(frame=X.rename(columns={"a": "z"}))) is None
 
 
 def test_a_registry_that_does_not_answer_never_costs_the_champion_its_place(champion: ModelVersion) -> None:
     gone = champion.model_copy(update={"version": 99})
     with pytest.raises(RegistryError):
-        champion_predicted("accuracy", gone, rows())
+        predicted_by("accuracy", gone, rows())
 
 
 def test_a_champion_of_before_there_were_records_keeps_its_place_until_it_is_trusted(
@@ -82,11 +83,11 @@ def test_a_champion_of_before_there_were_records_keeps_its_place_until_it_is_tru
         patch.setattr(records, "record", lambda *_: True)
         unrecorded = registered()
     with pytest.raises(UnrecordedModelError, match="evertune models trust toy 1"):
-        champion_predicted("accuracy", unrecorded, rows())
+        predicted_by("accuracy", unrecorded, rows())
 
 
 def accuracy(version: ModelVersion, rows: Dataset) -> float:
-    found = champion_predicted("accuracy", version, rows)
+    found = predicted_by("accuracy", version, rows)
     assert found is not None
     return float((found[1].argmax(axis=1) == rows.y).mean())
 
@@ -169,6 +170,29 @@ def test_while_the_split_stays_all_of_the_holdout_counts(more: dict[str, int]) -
 
     assert decision.figures["champion"] == accuracy(champion, holdout)
     assert "holdout rows" not in decision.reason
+
+
+@pytest.mark.usefixtures("home")
+def test_of_too_few_rows_that_are_fair_to_both_no_comparison_is_made() -> None:
+    before, now = prepared(holdout=0.1), prepared(holdout=0.1, split_seed=1)
+    one, other = trained(DummyClassifier(), before), trained(honest(), now)
+    difference = compare(now.use_case, one.version, other.version).difference
+    assert re.fullmatch(r"only \d of \d\d holdout rows are fair to both, too few to tell them apart", str(difference))
+
+
+@pytest.mark.usefixtures("home")
+def test_what_was_decided_is_known_after_the_champion_of_then_was_pruned() -> None:
+    plan = prepared()
+    champion, challenger = trained(by_heart(), plan), trained(honest(), plan)
+    better = PromotionDecision(promote=True, reason="better", figures={})
+    promotion.promote("toy", champion.version, better, seen=None, actor="SystemTuneFlow/1")
+    promotion.promote("toy", challenger.version, better, seen=champion.version, actor="SystemTuneFlow/2")
+    outcome = {"model": "toy", "version": challenger.version, "top": [{"values": [0.9, 1.0]}]}
+    met = gated(plan, outcome, "SystemTuneFlow/2").champion
+    assert met is not None
+    client.delete_version(champion)
+    done = gated(plan, outcome, "SystemTuneFlow/2")
+    assert (met.version, done.champion, done.decision.promote) == (champion.version, None, True)
 
 
 @pytest.mark.usefixtures("home")
