@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
@@ -44,7 +45,7 @@ def environment() -> dict[str, Any]:
     return {
         "commit": lineage.git_commit(),
         "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
-        "packages": dict(sorted((d.name.lower(), d.version) for d in distributions())),
+        "packages": _packages(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
@@ -53,14 +54,25 @@ def environment() -> dict[str, Any]:
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """In what an environment differs from the recorded one, a sentence each."""
-    before, after = recorded["packages"], now["packages"]
+    before, after = recorded.get("packages", {}), now["packages"]
     packages = [
         f"{name} was {before.get(name, 'not installed')}, and is {after.get(name, 'not installed')} now"
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-    others = [key for key in ("commit", "lock", "python", "platform", "cpu") if recorded[key] != now[key]]
-    return [f"{key} was {recorded[key] or 'unknown'}, and is {now[key] or 'unknown'} now" for key in others] + packages
+    others = [key for key in ("commit", "lock", "python", "platform", "cpu") if recorded.get(key) != now[key]]
+    return [
+        f"{key} was {recorded.get(key) or 'unknown'}, and is {now[key] or 'unknown'} now" for key in others
+    ] + packages
+
+
+def _packages() -> dict[str, str]:
+    """Versions by normalised name (PEP 503); of what is there twice, the first, which is the one that is imported."""
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        if name := distribution.metadata["Name"]:
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+    return dict(sorted(found.items()))
 
 
 def _source(objective: Objective) -> dict[str, str]:

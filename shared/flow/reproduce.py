@@ -6,14 +6,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from shared.config import UseCase
 from shared.domain import DatasetRef, ModelVersion, StudySpec, TrialSummary
 from shared.errors import RegistryError
 from shared.flow import hpo, origin, system
+from shared.flow.ancestry import record_of
 from shared.flow.plan import Plan, Retrained
-from shared.storage import records
+from shared.registry.lineage import is_known
 from shared.storage.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from shared.tuning.objective import Objective
 
 TORCH_TOLERANCE = 1e-6
+PARTS = ("config", "dataset", "study", "trial", "objective", "upstream", "threads", "environment")  # of a record
+
+Part = TypeVar("Part", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,8 @@ def reproduce(version: ModelVersion) -> Reproduction:
     """Train a version once more, and compare. Nothing is registered.
 
     Raises:
-        DataError: its dataset version or its objective's source is gone, or was changed.
-        RegistryError: what it was made of isn't on record.
+        DataError: its rows or its objective's source are gone, or were changed.
+        RegistryError: what it was made of isn't on record, or can't be used any more.
         UnloadableModelError: its files aren't those that were registered.
     """
     from shared.data.store import load_dataset
@@ -61,8 +67,14 @@ def reproduce(version: ModelVersion) -> Reproduction:
     recorded = lineage_of(version.name, version.version).lineage
     registered = client.load_version(version)
     plan = plan_of(recorded)
-    again = loaded(retrained(plan, recorded))
     rows = load_dataset(plan.data, "holdout").X
+    if not len(rows):
+        raise RegistryError(
+            f"predictions are compared on the holdout, but that of dataset version "
+            f"{plan.data.fingerprint[:12]} is empty; let the config hold rows out (`[data] holdout`), and tune on the "
+            "dataset version that this makes"
+        )
+    again = loaded(retrained(plan, recorded))
     tolerance = TORCH_TOLERANCE if has_torch(registered) else 0.0
     differing, largest = difference(registered.scores(rows), again.scores(rows), tolerance)
     changes = origin.changes(recorded["environment"], origin.environment())
@@ -75,11 +87,11 @@ def lineage_of(model: str, version: int) -> ModelRecord:
     Raises:
         RegistryError: there is none.
     """
-    found = records.find(model, version)
-    if found is None or not found.lineage:
+    found = record_of(model, version)
+    if not is_known(found.lineage):
         raise RegistryError(
-            f"what a version was made of must be on record, but that of {model} version {version} isn't: it was "
-            f"registered before there were records, or elsewhere; `evertune models show {model} {version}` has its tags"
+            f"what a version was made of must be on record, but that of {model} version {version} isn't: its files "
+            f"were only trusted; `evertune models show {model} {version}` has its tags"
         )
     return found
 
@@ -88,17 +100,49 @@ def plan_of(recorded: Mapping[str, Any]) -> Plan:
     """The plan of the study that a version came from; the dataset version is that of its fingerprint.
 
     Raises:
-        DataError: the dataset version or the objective's source isn't on record any more.
+        DataError: the objective's source isn't on record any more.
+        RegistryError: the dataset version isn't, or a part of the record is of another version of Evertune.
     """
-    use_case, study = UseCase.model_validate(recorded["config"]), StudySpec.model_validate(recorded["study"])
-    ref = DatasetRef.model_validate(recorded["dataset"])
+    if missing := [part for part in PARTS if part not in recorded]:
+        raise RegistryError(_unusable(missing[0], "isn't there"))
+    use_case, study = _part(UseCase, recorded, "config"), _part(StudySpec, recorded, "study")
+    ref = _part(DatasetRef, recorded, "dataset")
+    _part(TrialSummary, recorded, "trial")
     return Plan(
         use_case,
         study.variant,
-        dataset=Ledger().dataset(use_case.name, ref.fingerprint),
+        dataset=_on_record(ref),
         spec=study,
         objective=_objective(recorded["objective"]) if recorded["objective"] else None,
     )
+
+
+def _part(kind: type[Part], recorded: Mapping[str, Any], name: str) -> Part:
+    try:
+        return kind.model_validate(recorded[name])
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RegistryError(_unusable(name, f"can't be read ({where}: {first['msg']})")) from err
+
+
+def _unusable(part: str, why: str) -> str:
+    return (
+        f"a version is reproduced from all parts of its record, but its {part!r} {why}: another version of Evertune "
+        "has made it; reproduce it with that one (`evertune models lineage` shows the commit)"
+    )
+
+
+def _on_record(ref: DatasetRef) -> DatasetRef:
+    """The dataset version as it is now; its files may have been moved since."""
+    known = [found for found in Ledger().datasets(ref.use_case) if found.fingerprint == ref.fingerprint]
+    if not known:
+        raise RegistryError(
+            f"a version is reproduced from its dataset version, but {ref.fingerprint[:12]} of {ref.use_case} isn't on "
+            "record any more; DataPrepFlow makes it again of the same rows: `python flows/data_prep/flow.py "
+            f"--config use_case configs/{ref.use_case}.toml run`"
+        )
+    return known[0]
 
 
 def retrained(plan: Plan, recorded: Mapping[str, Any]) -> Retrained:

@@ -15,9 +15,10 @@ from pyarrow import parquet
 
 from shared.config import UseCase
 from shared.domain import ModelVersion, TrialSummary
-from shared.errors import UnrecordedModelError
+from shared.errors import RegistryError, UnrecordedModelError
 from shared.flow import hpo, origin, system
-from shared.flow.reproduce import lineage_of
+from shared.flow.environment import user_name
+from shared.flow.reproduce import lineage_of, plan_of, reproduce
 from shared.registry import client
 from shared.settings import settings
 from shared.storage import records
@@ -202,6 +203,26 @@ def test_what_has_changed_around_a_model_is_told() -> None:
         f"numpy was 1.0, and is {now['packages']['numpy']} now",
     ]
     assert origin.changes(now, now) == []
+    assert origin.changes({key: facts for key, facts in now.items() if key != "cpu"}, now) == [
+        f"cpu was unknown, and is {now['cpu']} now"
+    ]
+
+
+def test_packages_are_told_by_the_names_that_pip_knows_and_broken_ones_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, metadata in (
+        ("first/Some.Package_x-1.dist-info", "Name: Some.Package_x\nVersion: 1\n"),
+        ("second/some_package_x-2.dist-info", "Name: some-package-x\nVersion: 2\n"),
+        ("first/broken-3.dist-info", None),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        if metadata:
+            (tmp_path / folder / "METADATA").write_text(metadata)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), str(tmp_path / "second"), *sys.path])
+    packages = origin.environment()["packages"]
+    assert packages["some-package-x"] == "1", "the first is the one that is imported"
+    assert not [name for name in packages if "broken" in name or "_" in name]
 
 
 def test_a_model_leads_to_its_dataset_version_and_that_to_all_its_models(chain: Chain) -> None:
@@ -234,11 +255,36 @@ def test_trusting_a_version_warns_and_makes_it_loadable_but_tells_nothing_of_its
         version = chain.registered("classical", SOURCES["XGBoost"])
     with pytest.raises(UnrecordedModelError, match="`evertune models trust cancer-classical 1` records its files"):
         client.load_version(version)
-    trusted = evertune("trust", "cancer-classical", "1")
+    unasked = evertune("trust", "cancer-classical", "1")
+    assert (unasked.returncode, "a person must agree, but there is no terminal" in unasked.stderr) == (1, True)
+    assert records.find("cancer-classical", 1) is None
+    trusted = evertune("trust", "cancer-classical", "1", "--yes")
     assert (trusted.returncode, "nobody has checked who wrote them" in trusted.stdout) == (0, True)
+    assert f"its files were trusted by {user_name()}, " in evertune("lineage", "cancer-classical", "1").stdout
     assert len(client.load_version(version).members) == 1
-    assert "must be put on record once" in evertune("trust", "cancer-classical", "1").stderr
+    assert "must be put on record once" in evertune("trust", "cancer-classical", "1", "--yes").stderr
     assert "what a version was made of must be on record" in evertune("reproduce", "cancer-classical").stderr
+
+
+def test_a_record_that_cant_be_used_any_more_says_which_part_and_what_to_do(chain: Chain) -> None:
+    version = chain.registered("classical", SOURCES["scikit-learn"])
+    recorded = dict(lineage_of(version.name, 1).lineage)
+    for changed, why in (
+        ({key: part for key, part in recorded.items() if key != "threads"}, "its 'threads' isn't there"),
+        ({**recorded, "study": {**recorded["study"], "seed": "of words"}}, r"its 'study' can't be read \(seed: "),
+    ):
+        with pytest.raises(RegistryError, match=f"{why}.* reproduce it with that one"):
+            plan_of(changed)
+    ref = Ledger().newest_dataset("cancer")
+    assert ref is not None
+    path = f"{ref.uri}/holdout.parquet"
+    parquet.write_table(parquet.read_table(path).slice(0, 0), path)
+    with pytest.raises(RegistryError, match=rf"that of dataset version {ref.fingerprint[:12]} is empty"):
+        reproduce(version)
+    with connect() as connection:
+        connection.execute("DELETE FROM evertune.dataset_versions")
+    with pytest.raises(RegistryError, match=r"isn't on record any more; DataPrepFlow makes it again of the same rows"):
+        reproduce(version)
 
 
 def test_an_objective_whose_source_is_gone_is_no_reason_to_guess(chain: Chain) -> None:
