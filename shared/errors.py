@@ -37,6 +37,10 @@ class UnrecordedModelError(UnloadableModelError):
     """A registered model's files aren't on record, so that nobody knows whether they are those that were registered."""
 
 
+class ChangedModelError(UnloadableModelError):
+    """A registered model's files aren't those that were registered."""
+
+
 class FlowError(EvertuneError):
     """A flow of the chain can't start, or failed."""
 

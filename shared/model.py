@@ -216,8 +216,10 @@ def load(folder: str | Path) -> System:
     manifest = _manifest(root)
     try:
         return _system(manifest, lambda name: _read(root, name))
-    except (ModelError, MemoryError):
-        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as err:
+        raise ModelError(f"a saved system must have all its files, but hasn't: {err}") from err
+    except (ModelError, MemoryError, OSError, ImportError):
+        raise  # what is short or missing here isn't the model's fault
     except Exception as err:
         raise ModelError(f"a saved system must be whole and as it was saved, but isn't: {err!r}") from err
 

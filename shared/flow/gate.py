@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config import PromotionConfig
 from shared.domain import Dataset, ModelVersion, PromotionDecision
-from shared.errors import DataError, ObjectiveError, UnloadableModelError, UnrecordedModelError
+from shared.errors import ChangedModelError, DataError, ObjectiveError, UnloadableModelError, UnrecordedModelError
 from shared.flow import hpo
 from shared.flow.plan import Plan
 from shared.storage.ledger import Ledger
@@ -134,18 +134,20 @@ def predicted(metric: str, system: System, rows: Dataset) -> np.ndarray:
 def predicted_by(metric: str, version: ModelVersion, rows: Dataset) -> tuple[System, np.ndarray] | None:
     """A version's system and its predictions; None where it can't predict these rows, or be loaded any more.
 
+    What may pass, or is for a person to mend, must not cost a champion its place.
+
     Raises:
-        RegistryError: the registry can't be reached.
-        UnrecordedModelError: nobody trusts its files yet; that must not cost a champion its place.
+        RegistryError: the registry can't be reached, or its files can't be read now.
+        UnrecordedModelError, ChangedModelError: nobody trusts its files yet, or they aren't those that were registered.
     """
     from shared.registry import client
 
     try:
         system = client.load_version(version)
         return system, predicted(metric, system, rows)
-    except UnrecordedModelError:
+    except (UnrecordedModelError, ChangedModelError):
         raise
-    except (DataError, ObjectiveError, UnloadableModelError, KeyError, RuntimeError, TypeError, ValueError) as err:
+    except (DataError, ObjectiveError, UnloadableModelError, KeyError, TypeError, ValueError) as err:
         logger.warning("a version has no score", extra={"model": version.uri, "reason": str(err)})
         return None
 

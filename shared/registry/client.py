@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared import model
 from shared.domain import ModelVersion
-from shared.errors import RegistryError, UnloadableModelError, UnrecordedModelError
+from shared.errors import ChangedModelError, RegistryError, UnloadableModelError, UnrecordedModelError
 from shared.registry import digests, pyfunc, reachable
 from shared.registry.aliases import CHAMPION
 from shared.registry.lineage import PREFIX, from_tags, to_tags
@@ -251,7 +251,7 @@ def downloaded(version: ModelVersion) -> Iterator[Path]:
         )
     with _fetched(version) as folder:
         if wrong := digests.difference(recorded.digests, digests.of_folder(folder)):
-            raise UnloadableModelError(
+            raise ChangedModelError(
                 f"the files of {version.uri} must be those that were registered, but are not ({wrong}); don't load "
                 "them: restore them from a backup, or promote another version"
             )

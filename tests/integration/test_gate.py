@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from shared.data.fair import new_to_champion
 from shared.data.prepare import prepare
 from shared.data.store import load_dataset
 from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, Table
-from shared.errors import RegistryError, UnrecordedModelError
+from shared.errors import ChangedModelError, RegistryError, UnrecordedModelError
 from shared.flow.compare import compare
 from shared.flow.gate import decide, gated, predicted_by
 from shared.flow.plan import Plan
@@ -73,6 +75,26 @@ def test_a_registry_that_does_not_answer_never_costs_the_champion_its_place(cham
     gone = champion.model_copy(update={"version": 99})
     with pytest.raises(RegistryError):
         predicted_by("accuracy", gone, rows())
+
+
+def test_a_champion_whose_files_were_changed_keeps_its_place_until_somebody_decides(
+    champion: ModelVersion, home: Path
+) -> None:
+    (manifest,) = home.glob("mlflow/toy/models/*/artifacts/artifacts/system/manifest.json")
+    manifest.write_bytes(manifest.read_bytes() + b" ")
+    with pytest.raises(ChangedModelError, match=r"manifest\.json"):
+        predicted_by("accuracy", champion, rows())
+
+
+def test_a_shortage_while_a_champion_is_loaded_is_no_fault_of_it(
+    champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("shared.model._load_skops", short)
+    with pytest.raises(RegistryError, match="Too many open files"):
+        predicted_by("accuracy", champion, rows())
 
 
 def test_a_champion_of_before_there_were_records_keeps_its_place_until_it_is_trusted(
