@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from shared.errors import UnloadableModelError
 
-ADDED = {"registered_model_meta"}  # by MLflow itself, to the folder that it loads a version from
+# What MLflow and Python add to the folder that MLflow loads a version from. Evertune's loader opens none of it.
+_ADDED = re.compile(r"registered_model_meta|__pycache__/[^/]+\.pyc")
 
 
 def of_folder(folder: Path) -> dict[str, str]:
@@ -19,7 +21,7 @@ def of_folder(folder: Path) -> dict[str, str]:
     """
     parts = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
     names = {path.relative_to(folder).as_posix(): path for path in parts}
-    return {name: _digest(name, path) for name, path in names.items() if name not in ADDED}
+    return {name: _digest(name, path) for name, path in names.items() if not _ADDED.fullmatch(name)}
 
 
 def difference(recorded: Mapping[str, str], found: Mapping[str, str]) -> str:

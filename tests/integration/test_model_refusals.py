@@ -176,8 +176,10 @@ def assert_refused(version: ModelVersion, live: LiveModel, why: str) -> None:
     assert live.trouble.startswith(f"version {version.version} is not let live: ")
 
 
-def test_the_payloads_would_run(network_files, mark):
+def test_the_payloads_would_run(network_files, mark, monkeypatch):
     import torch
+
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)  # which whoever loads a model sets for good
 
     pt2 = network_files["members/0/model.pt2"]
     skops_file = calling_skops(mark)

@@ -222,8 +222,10 @@ def test_the_pyfunc_predicts_raw_rows_where_there_is_no_evertune(register, syste
     assert error == '`output` must be "label" or "proba", but is \'logits\''
 
 
-def test_a_network_is_served_by_the_same_script(system, rows):
+def test_a_network_is_served_by_the_same_script(system, rows, monkeypatch):
     from torch import manual_seed, nn
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # MLflow imports the script where it lies
 
     manual_seed(0)
     layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))

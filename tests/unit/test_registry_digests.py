@@ -24,3 +24,10 @@ def test_what_is_no_plain_file_has_no_digest(what: str, tmp_path: Path) -> None:
         (folder / "model.skops").symlink_to(tmp_path / "outside" if "folder" in what else folder / "plain")
     with pytest.raises(UnloadableModelError, match=r"made of plain files, but model\.skops is a link or a device"):
         of_folder(folder)
+
+
+def test_what_mlflow_and_python_leave_where_they_load_a_version_counts_for_nothing(tmp_path: Path) -> None:
+    for name in ("registered_model_meta", "__pycache__/served.cpython-311.pyc", "served.py", "a/__pycache__/b.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert of_folder(tmp_path).keys() == {"served.py", "a/__pycache__/b.pyc"}
