@@ -70,7 +70,8 @@ def _packages() -> dict[str, str]:
     """Versions by normalised name (PEP 503); of what is there twice, the first, which is the one that is imported."""
     found: dict[str, str] = {}
     for distribution in distributions():
-        if name := distribution.metadata["Name"]:
+        whole = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO")  # pip leaves parts behind
+        if whole and (name := distribution.metadata["Name"]):
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
     return dict(sorted(found.items()))
 

@@ -26,6 +26,7 @@ from shared.settings import settings
 from shared.storage import mlflow_tables
 from shared.storage.database import sqlalchemy_url
 from shared.storage.services import mlflow_tracking_uri
+from tests.conftest import Server
 
 NAME, PASSWORD = "iris", "secret:p@ss"
 LET_IN = (f"Basic {b64encode(f'ann:{PASSWORD}'.encode()).decode()}", f"Bearer {PASSWORD}")
@@ -181,12 +182,12 @@ def test_what_is_live_is_known_where_mlflow_has_no_tables_yet_or_none_to_read(da
 
 
 @pytest.fixture
-def tracking(database: str) -> Iterator[str]:
-    """Address of an empty schema, which its options say."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("CREATE SCHEMA tracking")
-        yield f"{database}{'&' if '?' in database else '?'}options=-csearch_path%3Dtracking"
-        connection.execute("DROP SCHEMA tracking CASCADE")
+def tracking(server: Server, evertune_template: str) -> Iterator[str]:
+    """Address of an empty schema of a database of its own, which its options say."""
+    with server.fresh(evertune_template) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE SCHEMA tracking")
+        yield f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Dtracking"
 
 
 def test_a_registry_of_an_external_database_is_read_in_the_schema_that_its_address_says(tracking, monkeypatch):
