@@ -168,11 +168,14 @@ def test_tables_of_an_unknown_revision_are_left_to_mlflow(monkeypatch):
     assert aliases.has_version(NAME, 2)
 
 
-def test_what_is_live_is_known_where_mlflow_has_no_tables_yet_or_none_to_read(database, monkeypatch):
-    point_at(sqlalchemy_url(database), monkeypatch)
-    with psycopg.connect(database) as connection:
-        connection.execute("DROP TABLE IF EXISTS public.alembic_version")
-    assert aliases.champion("digits") is None
+def test_what_is_live_is_known_where_mlflow_has_no_tables_yet_or_none_to_read(
+    server: Server, evertune_template: str, monkeypatch
+):
+    with server.fresh(evertune_template) as url:
+        point_at(sqlalchemy_url(url), monkeypatch)
+        with psycopg.connect(url) as connection:
+            connection.execute("DROP TABLE public.alembic_version")
+        assert aliases.champion("digits") is None
     point_at("postgresql://ann:hidden@127.0.0.1:1/mlflow", monkeypatch)
     with pytest.raises(ServiceError, match="can't be had by SQL"):
         mlflow_tables.aliases("digits")
