@@ -45,11 +45,14 @@ def holdings(use_case: UseCase, now: datetime) -> Holdings:
     from shared.registry import client
 
     ledger, name = Ledger(), use_case.name
+    models = model_names(name)
+    versions = [version for model in models for version in client.versions(model)]
+    there = {version.uri for version in versions}
     return Holdings(
         datasets=ledger.datasets(name),
         studies=ledger.entries(name),
-        versions=[version for model in model_names(name) for version in client.versions(model)],
-        sources=sources.sources(),
+        versions=versions,
+        sources=[_of_now(source, models, there) for source in sources.sources()],
         runs=run_files.find(_runs(), use_case_tag(use_case), now),
         chains=[ChainFiles(chain.id, _ended(chain)) for chain in chains(name)],
     )

@@ -9,8 +9,10 @@ import optuna
 import psycopg
 import pytest
 
+from shared.config import load_use_case
+from shared.events.prune import holdings
 from shared.settings import settings
-from shared.storage import PostgresStorage, sources, studies
+from shared.storage import PostgresStorage, records, sources, studies
 from shared.storage.database import connect
 from shared.storage.ledger import Ledger, LedgerEntry
 from shared.storage.sources import Source
@@ -133,3 +135,14 @@ def test_a_dataset_version_that_came_back_meanwhile_stays(ledger: Ledger) -> Non
     ledger.record_dataset(dataset(created_at=datetime(2026, 7, 1, tzinfo=UTC)), run="s")
     assert not ledger.forget_dataset(dataset())
     assert ledger.newest_dataset("digits") is not None
+
+
+@pytest.mark.usefixtures("home")
+def test_a_source_is_held_by_no_version_that_was_deleted() -> None:
+    source = Ledger().save_source(SOURCE)
+    for model in ("digits-classical", "wine-classical"):
+        records.record(model, 1, {}, {"objective": {"hash": source}})
+
+    (found,) = holdings(load_use_case("digits"), datetime.now(UTC)).sources
+
+    assert found.versions == ["models:/wine-classical/1"], "what another use case holds isn't known here"
