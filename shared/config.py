@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from shared.domain import MEMBERS, Direction, Frozen, StrategySpec, Task, Variant
+from shared.domain import MEMBERS, USE_CASE_NAME, Direction, Frozen, StrategySpec, Task, Variant
 from shared.errors import ConfigError
 
 # scikit-learn's scorers that work on whole rows of one target; the task follows from the metric.
@@ -223,7 +223,7 @@ class ComputeConfig(Frozen):
 class UseCase(Frozen):
     """A use case: one config, and the objectives that it names."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    name: str = Field(pattern=f"^{USE_CASE_NAME}$")
     title: str
     data: DataConfig
     tuning: TuningConfig

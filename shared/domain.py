@@ -19,6 +19,7 @@ Direction = Literal["minimize", "maximize"]
 Variant = Literal["classical", "deep", "system"]
 Steps = Literal["fold", "epoch", ""]
 MEMBERS: tuple[Variant, ...] = ("classical", "deep")
+USE_CASE_NAME = "[a-z][a-z0-9_]{0,39}"  # a pattern; the name becomes part of paths, tags and other names
 
 
 def model_name(use_case: str, variant: Variant) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.config import UseCase
 from shared.data.prepare import prepare
 from shared.domain import DatasetRef, Table, Variant
 from shared.storage import claims
 from shared.storage.ledger import Ledger, LedgerEntry
+from shared.storage.services import mlflow_tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 def arrive(use_case: str, fingerprint: str, run: str = "DataPrepFlow/1") -> None:
@@ -26,6 +30,17 @@ def arrive(use_case: str, fingerprint: str, run: str = "DataPrepFlow/1") -> None
         created_at=datetime(2030, 1, 1, tzinfo=UTC),
     )
     Ledger().record_dataset(ref, run=run)
+
+
+def register_versions(name: str, n: int) -> MlflowClient:
+    """A registered model with versions from 1 on, which have no files, and the client that somebody else would use."""
+    from mlflow import MlflowClient
+
+    mlflow = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
+    mlflow.create_registered_model(name)
+    for _ in range(n):
+        mlflow.create_model_version(name, "/nowhere")
+    return mlflow
 
 
 def prepare_rows(use_case: UseCase) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 
+from shared.domain import USE_CASE_NAME
 from shared.errors import EvertuneError
 from shared.logs import show_logs
 from shared.settings import settings
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _use_case(name: str) -> str:
     """A name as configs have it: it becomes part of paths."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+    if not re.fullmatch(USE_CASE_NAME, name):
         raise argparse.ArgumentTypeError(f"a use case has a name such as breast_cancer, but it is {name!r}")
     return name
 

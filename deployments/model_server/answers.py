@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,8 +79,10 @@ def read(question: Question) -> Asked | Exception:
 
 def answer(found: Sequence[Asked | Exception]) -> list[bytes | Exception]:
     """The answer of each that was read, or why there is none."""
-    asked = [one for one in found if isinstance(one, Asked)]
-    groups = {one.served: [other for other in asked if other.served is one.served] for one in asked}
+    groups: dict[Served, list[Asked]] = defaultdict(list)
+    for one in found:
+        if isinstance(one, Asked):
+            groups[one.served].append(one)
     answers = {served: iter(_answers(group)) for served, group in groups.items()}
     return [next(answers[one.served]) if isinstance(one, Asked) else one for one in found]
 

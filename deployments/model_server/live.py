@@ -43,7 +43,7 @@ def load(version: ModelVersion) -> Served:
         with client.downloaded(version) as folder:
             from mlflow.models import Model
 
-            system = model.load(folder / "artifacts" / pyfunc.ARTIFACT)
+            system = pyfunc.load(folder)
             columns = Columns.of(Model.load(str(folder)).signature.inputs)
             example = _example(columns, (folder / "input_example.json").read_bytes())
         system.scores(example)

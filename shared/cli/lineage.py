@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shared.cli.options import ModelName, OptionalVersion, Version
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
     from shared.flow.reproduce import Reproduction
     from shared.registry.tree import Branch
 
-Model = Annotated[str, typer.Argument(help="A registered model: digits, digits-classical.", metavar="MODEL")]
-Version = Annotated[
-    str | None, typer.Argument(help="A number or an alias; by default the champion, or the newest.", show_default=False)
-]
 MOST_CHANGES = 20
 
 
@@ -25,7 +22,7 @@ def lineage(
     model: Annotated[
         str | None, typer.Argument(help="A registered model.", metavar="MODEL", show_default=False)
     ] = None,
-    version: Version = None,
+    version: OptionalVersion = None,
     dataset: Annotated[
         str | None, typer.Option(help="The beginning of a fingerprint: all that was made of it.")
     ] = None,
@@ -47,7 +44,7 @@ def lineage(
         stdout().print(drawn(branch))
 
 
-def reproduce(model: Model, version: Version = None) -> None:
+def reproduce(model: ModelName, version: OptionalVersion = None) -> None:
     """Train a version once more from its lineage, and compare the predictions. Exit status 1: they differ."""
     from shared.cli.models import find_version
     from shared.flow import reproduce as reproducing
@@ -59,8 +56,8 @@ def reproduce(model: Model, version: Version = None) -> None:
 
 
 def trust(
-    model: Model,
-    version: Annotated[str, typer.Argument(help="A number or an alias.")],
+    model: ModelName,
+    version: Version,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
     """Put the files of a version that has no record on record as they are now, and who said so."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shared.cli.options import OptionalUseCase, UseCaseName
+from shared.cli.options import ModelName, OptionalUseCase, OptionalVersion, UseCaseName, Version
 from shared.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The models in the registry, and which of them are served.", no_args_is_help=True)
 
-ModelName = Annotated[str, typer.Argument(help="A registered model: digits, digits-classical.", metavar="MODEL")]
 Reason = Annotated[str, typer.Option(help="Why; the promotion log keeps it.", metavar="TEXT", show_default=False)]
 
 
@@ -38,12 +37,7 @@ def list_models(use_case: OptionalUseCase = None) -> None:
 
 
 @app.command()
-def show(
-    model: ModelName,
-    version: Annotated[
-        str | None, typer.Argument(help="A number or an alias; by default the champion, or the newest.")
-    ] = None,
-) -> None:
+def show(model: ModelName, version: OptionalVersion = None) -> None:
     """All that is known of a version: metrics, parameters, lineage, the gate's figures, its promotions."""
     from shared.cli.console import stdout
     from shared.cli.show_models import show_version
@@ -58,7 +52,7 @@ def show(
 @app.command()
 def promote(
     use_case: UseCaseName,
-    version: Annotated[str, typer.Argument(help="A number or an alias.")],
+    version: Version,
     reason: Reason = "",
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:

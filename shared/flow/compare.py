@@ -12,6 +12,7 @@ from shared.config import UseCase
 from shared.domain import Dataset, DatasetRef, ModelVersion
 from shared.errors import DataError
 from shared.flow.gate import predicted_by
+from shared.registry.lineage import differing
 from shared.storage.ledger import Ledger
 
 
@@ -59,12 +60,6 @@ def compare(use_case: UseCase, a: int, b: int) -> Comparison:
     except DataError as err:
         found = str(err)
     return Comparison(one, other, differing(client.params(one), client.params(other)), found)
-
-
-def differing(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """What two mappings don't have in common, by key; what one of them lacks is empty."""
-    keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-    return {key: (a.get(key, ""), b.get(key, "")) for key in keys}
 
 
 def _difference(use_case: UseCase, a: ModelVersion, b: ModelVersion) -> Difference | str:

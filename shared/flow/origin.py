@@ -54,11 +54,10 @@ def environment() -> dict[str, Any]:
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """In what an environment differs from the recorded one, a sentence each."""
-    before, after = recorded.get("packages", {}), now["packages"]
+    versions = lineage.differing(recorded.get("packages", {}), now["packages"])
     packages = [
-        f"{name} was {before.get(name, 'not installed')}, and is {after.get(name, 'not installed')} now"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
+        f"{name} was {before or 'not installed'}, and is {after or 'not installed'} now"
+        for name, (before, after) in versions.items()
     ]
     others = [key for key in ("commit", "lock", "python", "platform", "cpu") if recorded.get(key) != now[key]]
     return [

@@ -158,12 +158,10 @@ def retrained(plan: Plan, recorded: Mapping[str, Any]) -> Retrained:
 def loaded(retrained: Retrained) -> System:
     """A retrained model as the registry would give it back."""
     from shared import model
+    from shared.registry import pyfunc
 
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in retrained.files.items():
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        pyfunc.write_files(retrained.files, Path(folder))
         return model.load(folder)
 
 

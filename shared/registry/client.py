@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -182,15 +182,7 @@ def aliases(name: str) -> dict[str, int]:
 def has_version(name: str, number: int) -> bool:
     """Whether there is such a version, which wasn't deleted."""
     with _registry(f"look up {name} version {number}") as client:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            client.get_model_version(name, str(number))
-        except MlflowException as err:
-            if err.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-    return True
+        return _found(lambda: client.get_model_version(name, str(number))) is not None
 
 
 def set_alias(name: str, alias: str, version: int) -> None:
@@ -216,7 +208,7 @@ def try_out(version: ModelVersion) -> None:
     with downloaded(version) as folder:
         from mlflow.models import Model
 
-        system = model.load(folder / "artifacts" / pyfunc.ARTIFACT)
+        system = pyfunc.load(folder)
         try:
             system.scores(Model.load(str(folder)).load_input_example(str(folder)))
         except Exception as err:
@@ -231,7 +223,7 @@ def load_version(version: ModelVersion) -> model.System:
         UnloadableModelError: they hold what Evertune doesn't load.
     """
     with downloaded(version) as folder:
-        return model.load(folder / "artifacts" / pyfunc.ARTIFACT)
+        return pyfunc.load(folder)
 
 
 @contextmanager
@@ -314,15 +306,20 @@ def _registry(what: str) -> Iterator[MlflowClient]:
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
     """Version by alias; empty where there is no such model."""
+    found = _found(lambda: client.get_registered_model(name))
+    return dict(found.aliases) if found else {}
+
+
+def _found(look: Callable[[], Any]) -> Any:
+    """What MLflow finds; None: there is no such thing."""
     from mlflow.exceptions import MlflowException
 
     try:
-        aliases: dict[str, str] = client.get_registered_model(name).aliases
+        return look()
     except MlflowException as err:
         if err.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
+            return None
         raise
-    return aliases
 
 
 def _metrics(client: MlflowClient, name: str) -> dict[str, dict[str, float]]:

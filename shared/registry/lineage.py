@@ -68,6 +68,12 @@ def origin(
     }
 
 
+def differing(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What two mappings don't have in common, by key; what one of them lacks is empty."""
+    keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    return {key: (a.get(key, ""), b.get(key, "")) for key in keys}
+
+
 def is_known(origin: Mapping[str, Any]) -> bool:
     """Whether a record says what its version was made of; else its files were only trusted, by `trusted_by`."""
     return "study" in origin

@@ -48,6 +48,23 @@ set_model(ServedSystem())
 '''
 
 
+def load(folder: Path) -> model.System:
+    """The system of MLflow's model folder, from its native files alone.
+
+    Raises:
+        ModelError: as `model.load` does.
+    """
+    return model.load(folder / "artifacts" / ARTIFACT)
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """A system saved by `model.save`, as files."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
 def write(
     files: Mapping[str, bytes], example: pd.DataFrame, predictions: np.ndarray, run_id: str, model_id: str, tmp: Path
 ) -> Path:
@@ -55,10 +72,7 @@ def write(
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
-    for name, content in files.items():
-        path = tmp / ARTIFACT / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    write_files(files, tmp / ARTIFACT)
     script = tmp / "served.py"
     script.write_text(inspect.getsource(model) + _SERVED, encoding="utf-8")
     manifest = json.loads(files["manifest.json"])

@@ -57,12 +57,21 @@ def live(name: str = "iris", system: System | None = IRIS) -> LiveModel:
 
 @contextmanager
 def serving(*models: LiveModel, tokens: tuple[str, ...] = (), limits: Limits | None = None) -> Iterator[str]:
+    with listening(create(models, tokens, limits)) as url:
+        while any(m.trouble == "the registry hasn't been asked yet" for m in models):
+            time.sleep(0.01)
+        yield url
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """The address of an app, in a thread."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create(models, tokens, limits), http=ShortHeads, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, http=ShortHeads, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        while not server.started or any(m.trouble == "the registry hasn't been asked yet" for m in models):
+        while not server.started:
             time.sleep(0.01)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-import uvicorn
 from mlflow.pyfunc.scoring_server import init
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -25,6 +22,7 @@ from deployments.model_server.app import create
 from deployments.model_server.live import LiveModel, load
 from shared.model import Member, Signature, System, save
 from shared.registry import client
+from tests.integration.test_model_server import listening
 from tests.production.test_model_server import until
 
 ROWS = pd.DataFrame(
@@ -43,20 +41,6 @@ def system(rows: pd.DataFrame, *texts: str) -> System:
 
 
 @contextmanager
-def listening(app: Any) -> Iterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-@contextmanager
 def both(rows: pd.DataFrame, *texts: str) -> Iterator[tuple[str, str]]:
     """Addresses of MLflow's scoring server and of ours, with one registered version."""
     one = system(rows, *texts)
@@ -66,8 +50,7 @@ def both(rows: pd.DataFrame, *texts: str) -> Iterator[tuple[str, str]]:
         pyfunc = mlflow.pyfunc.load_model(str(folder))
         ours = LiveModel("toy", lambda _: version.version, lambda *_: load(version), lambda _: None)
         with listening(init(pyfunc)) as theirs, listening(create([ours])) as url:
-            for address in (f"{theirs}/ping", f"{url}/readyz"):
-                until(lambda address=address: requests.get(address).ok)
+            until(lambda: requests.get(f"{url}/readyz").ok)
             yield theirs, url
 
 

@@ -25,7 +25,7 @@ from shared.registry import aliases, client, rest
 from shared.settings import settings
 from shared.storage import mlflow_tables
 from shared.storage.database import sqlalchemy_url
-from shared.storage.services import mlflow_tracking_uri
+from tests import on_record
 from tests.conftest import Server
 
 NAME, PASSWORD = "iris", "secret:p@ss"
@@ -37,11 +37,7 @@ ROOT = Path(__file__).parents[2]
 def mlflow(home) -> MlflowClient:
     """`iris` has versions 1 and 2."""
     del home
-    mlflow = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
-    mlflow.create_registered_model(NAME)
-    for _ in range(2):
-        mlflow.create_model_version(NAME, "/nowhere")
-    return mlflow
+    return on_record.register_versions(NAME, 2)
 
 
 @pytest.fixture
@@ -197,11 +193,7 @@ def test_a_registry_of_an_external_database_is_read_in_the_schema_that_its_addre
     point_at(sqlalchemy_url(tracking), monkeypatch)
     with pytest.raises(ServiceError, match="has no tables of MLflow"):
         mlflow_tables.aliases(NAME)  # only of the embedded registry it is known that they are nowhere else
-    mlflow = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
-    mlflow.create_registered_model(NAME)
-    for _ in range(2):
-        mlflow.create_model_version(NAME, "/nowhere")
-    use_aliases(mlflow_tables, mlflow)
+    use_aliases(mlflow_tables, on_record.register_versions(NAME, 2))
 
 
 @pytest.mark.parametrize("way", ["tables", "server"])

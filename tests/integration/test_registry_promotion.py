@@ -17,7 +17,7 @@ from shared.settings import settings
 from shared.storage import alias_lock
 from shared.storage.database import connect
 from shared.storage.ledger import Ledger
-from shared.storage.services import mlflow_tracking_uri
+from tests import on_record
 
 NAME = "iris"
 YES = PromotionDecision(promote=True, reason="better by 1", figures={"gain": 1.0})
@@ -28,11 +28,7 @@ NO = PromotionDecision(promote=False, reason="not better", figures={"gain": -1.0
 def mlflow(home) -> MlflowClient:
     """What somebody uses who opens MLflow's own page. `iris` has versions 1, 2 and 3, none of them champion."""
     del home
-    client = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
-    client.create_registered_model(NAME)
-    for _ in range(3):
-        client.create_model_version(NAME, "/nowhere")
-    return client
+    return on_record.register_versions(NAME, 3)
 
 
 def log() -> list[tuple[int, int | None, bool, str]]:

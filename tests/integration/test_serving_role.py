@@ -8,14 +8,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from mlflow import MlflowClient
 
 from shared.registry import promotion
 from shared.settings import settings
 from shared.storage import records
 from shared.storage.database import connect, url
 from shared.storage.ledger import Ledger
-from shared.storage.services import mlflow_tracking_uri
+from tests import on_record
 
 PAGE = Path(__file__).parents[2] / "docs" / "production.md"
 
@@ -24,10 +23,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "production.md"
 def as_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The database is reached as the role that the page makes; `iris` has a champion that was moved by hand."""
     del home
-    mlflow = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
-    mlflow.create_registered_model("iris")
-    mlflow.create_model_version("iris", "/nowhere")
-    mlflow.set_registered_model_alias("iris", "champion", "1")
+    on_record.register_versions("iris", 1).set_registered_model_alias("iris", "champion", "1")
     records.record("iris", 1, {"MLmodel": "a" * 64}, {})
     role = re.search(r"```sql\n(CREATE ROLE .*?)```", PAGE.read_text(), re.DOTALL)
     assert role is not None
