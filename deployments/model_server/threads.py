@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from deployments.model_server.answers import ARROW, Asked, Question, answer, read
 
 SMALL_BYTES = 16 * 1024  # some rows, but for Arrow: a few bytes of it stand for millions
 MOST, MOST_ROWS = 32, 1000  # requests that are answered together, and rows with which no other one joins them
+WAIT = 0.25  # of the time that an answer took: how long the next one waits for as many requests as it had
 
 Waiting = tuple[Question, asyncio.Future[bytes]]
+Taken = tuple[asyncio.Future[bytes], Asked | Exception]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Requests that were answered together. until_s: when they have come again, or don't, on the monotonic clock."""
+
+    n: int = 1
+    until_s: float = 0.0
+
+    def wait_s(self, n: int, now_s: float) -> float:
+        """How long `n` of them wait for the next one."""
+        return max(0.0, self.until_s - now_s) if n < self.n else 0.0
 
 
 class Threads:
     """One thread answers small requests, all that wait at a time; the large ones have threads of their own.
 
     A call of a model costs much more than a row of it, so requests that come together are cheap: the more of them
-    wait, the faster they are answered. None waits for others to come.
+    wait, the faster they are answered. Who was answered together asks again together, but not at one moment: so the
+    first waits a little for the others. Who asks alone never waits.
     """
 
     def __init__(self, n: int) -> None:
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: SimpleQueue[Waiting] = SimpleQueue()
+        self._last = Group()
         self._small = ThreadPoolExecutor(1, thread_name_prefix="small")
         self._large = ThreadPoolExecutor(n, thread_name_prefix="large")
 
@@ -31,16 +49,20 @@ class Threads:
         """The answer to a request; raises what it raises."""
         future = asyncio.get_running_loop().create_future()
         if is_small(question):
-            self._waiting.append((question, future))
+            self._waiting.put((question, future))
             self._small.submit(self._answer_waiting)
         else:
-            self._large.submit(_answer, deque([(question, future)]))
+            self._large.submit(lambda: _answer([(future, read(question))]))
         return await future
 
     def _answer_waiting(self) -> None:
         """Each request brings one call of this, which finds nothing to do where an earlier one has taken it along."""
-        if self._waiting:
-            _answer(self._waiting)
+        if not (taken := take(self._waiting, self._last)):
+            return
+        begun = time.monotonic()
+        _answer(taken)
+        ended = time.monotonic()
+        self._last = Group(len(taken), ended + WAIT * (ended - begun))
 
 
 def is_small(question: Question) -> bool:
@@ -49,21 +71,26 @@ def is_small(question: Question) -> bool:
     return content_type != ARROW and len(body) <= SMALL_BYTES
 
 
-def _answer(waiting: deque[Waiting]) -> None:
-    """Answer the first that wait together."""
-    futures, found = zip(*take(waiting), strict=True)
-    futures[0].get_loop().call_soon_threadsafe(_deliver, futures, answer(found))
-
-
-def take(waiting: deque[Waiting]) -> list[tuple[asyncio.Future[bytes], Asked | Exception]]:
-    """Read the first that wait, as many as are predicted in one call."""
-    taken, n_rows = [], 0
-    while waiting and len(taken) < MOST and n_rows < MOST_ROWS:
-        question, future = waiting.popleft()
+def take(waiting: SimpleQueue[Waiting], last: Group) -> list[Taken]:
+    """Read the first that wait, as many as are predicted in one call, and those of the last call that come again."""
+    taken: list[Taken] = []
+    n_rows = 0
+    while len(taken) < MOST and n_rows < MOST_ROWS:
+        try:
+            wait_s = last.wait_s(len(taken), time.monotonic()) if taken else 0.0
+            question, future = waiting.get(timeout=wait_s)
+        except Empty:
+            break
         found = read(question)
         taken.append((future, found))
         n_rows += len(found.rows) if isinstance(found, Asked) else 0
     return taken
+
+
+def _answer(taken: Sequence[Taken]) -> None:
+    """Answer requests together."""
+    futures, found = zip(*taken, strict=True)
+    futures[0].get_loop().call_soon_threadsafe(_deliver, futures, answer(found))
 
 
 def _deliver(futures: Sequence[asyncio.Future[bytes]], answers: Sequence[bytes | Exception]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Timer
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from deployments.model_server.answers import ARROW, CSV, JSON, Question, answer, predict_proba, read
 from deployments.model_server.live import Served
 from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME, Columns
-from deployments.model_server.threads import MOST, SMALL_BYTES, is_small, take
+from deployments.model_server.threads import MOST, SMALL_BYTES, Group, is_small, take
 from shared.domain import ModelVersion
 from shared.model import Member, Signature, System
 
@@ -114,12 +116,43 @@ def test_models_are_asked_once_each_for_what_waits_in_any_order():
     assert sorted(calls) == [4, 6]
 
 
+def queue(*questions: Question) -> SimpleQueue[Any]:
+    waiting: SimpleQueue[Any] = SimpleQueue()
+    for question in questions:
+        waiting.put((question, None))
+    return waiting
+
+
 def test_requests_are_predicted_together_up_to_a_number_and_until_their_rows_are_many():
     model = served()
     for waiting, expected in (([1] * (MOST + 8), [MOST, 8]), ([600, 600, 600, 5000, 1, 1], [2, 2, 2]), ([0, 1], [2])):
-        left = deque((asked(n_rows, model), None) for n_rows in waiting)
-        assert [len(take(left)) for _ in expected] == expected
-        assert not left
+        left = queue(*(asked(n_rows, model) for n_rows in waiting))
+        assert [len(take(left, Group())) for _ in expected] == expected
+        assert left.empty()
+
+
+def test_the_first_of_a_group_waits_for_those_that_were_answered_with_it():
+    waiting, question = queue(asked(1, served())), asked(1, served())
+    later = Timer(0.1, waiting.put, [(question, None)])
+    later.start()
+    assert len(take(waiting, Group(2, until_s=monotonic() + 600))) == 2
+    later.join()
+
+
+@pytest.mark.parametrize(
+    ("n", "now_s", "wait_s", "why"),
+    [
+        (1, 8.0, 2.0, "one of two may come again"),
+        (2, 8.0, 0.0, "all of the group are there"),
+        (1, 11.0, 0.0, "it's too late for them"),
+    ],
+)
+def test_a_group_waits_for_as_many_as_it_had_and_no_longer(n: int, now_s: float, wait_s: float, why: str):
+    assert Group(2, until_s=10.0).wait_s(n, now_s) == wait_s, why
+
+
+def test_who_asks_alone_never_waits():
+    assert Group(1, until_s=10.0).wait_s(1, now_s=0.0) == 0
 
 
 def test_arrow_is_never_small_since_a_few_bytes_of_it_stand_for_many_rows():
