@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import numpy as np
+import uvloop
 
 JSON = "application/json"
 VERSION = re.compile(rb'"version":(\d+)')
@@ -71,6 +72,4 @@ def summary(answers: Sequence[Answer]) -> dict[str, float]:
 
 if __name__ == "__main__":
     url, connections, seconds, *types = sys.argv[1:]
-    print(
-        json.dumps(summary(asyncio.run(load(url, int(connections), float(seconds), sys.stdin.buffer.read(), *types))))
-    )
+    print(json.dumps(summary(uvloop.run(load(url, int(connections), float(seconds), sys.stdin.buffer.read(), *types)))))

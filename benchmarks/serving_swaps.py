@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+import uvloop
+
 from benchmarks.serving_load import Answer, load, p99_ms, summary
 from shared.registry import aliases
 
@@ -61,4 +63,4 @@ def windows(answers: Sequence[Answer], moves: Sequence[tuple[float, int]]) -> li
 
 if __name__ == "__main__":
     name, url, seconds, swaps = sys.argv[1:]
-    print(json.dumps(asyncio.run(measure(name, url, float(seconds), int(swaps), sys.stdin.buffer.read()))))
+    print(json.dumps(uvloop.run(measure(name, url, float(seconds), int(swaps), sys.stdin.buffer.read()))))

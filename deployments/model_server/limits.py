@@ -59,7 +59,7 @@ class Pending:
         self._requests = self._bytes = 0
 
     @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
+    async def body(self, request: Request) -> AsyncIterator[bytearray]:
         """A request's body, until the request is answered.
 
         Raises:
@@ -67,32 +67,29 @@ class Pending:
         """
         self._check_pending(self._requests < self.limits.pending, f"{self.limits.pending} requests")
         self._requests += 1
-        parts: list[bytes] = []
+        body = bytearray()
         try:
-            await self._read(request, parts)
-            parts[:] = [b"".join(parts)]
-            yield parts[0]
+            await self._read(request, body)
+            yield body
         finally:
             self._requests -= 1
-            self._bytes -= sum(map(len, parts))
+            self._bytes -= len(body)
 
-    async def _read(self, request: Request, parts: list[bytes]) -> None:
+    async def _read(self, request: Request, body: bytearray) -> None:
         self._check_length(int(request.headers.get("content-length", 0)))
-        length = 0
         try:
             async with asyncio.timeout(self.limits.body_s):
                 async for part in request.stream():
-                    length += len(part)
-                    self._check_length(length)
-                    self._add(part, parts)
+                    self._check_length(len(body) + len(part))
+                    self._add(part, body)
         except (TimeoutError, ClientDisconnect):
             raise HTTPException(408, f"a body must come within {self.limits.body_s:g} s") from None
 
-    def _add(self, part: bytes, parts: list[bytes]) -> None:
+    def _add(self, part: bytes, body: bytearray) -> None:
         most = self.limits.pending_bytes
         self._check_pending(self._bytes + len(part) <= most, f"{most} bytes")
         self._bytes += len(part)
-        parts.append(part)
+        body += part
 
     def _check_length(self, length: int) -> None:
         if length > self.limits.body_bytes:
