@@ -1,4 +1,4 @@
-"""Deploying and triggering, beside Kubernetes' API and an S3 in memory, and what an event costs that comes twice."""
+"""Deploying and triggering, beside Kubernetes' API and an S3 in memory, rolling back, and an event that comes twice."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.overhead import CASES, config
 from benchmarks.report import Table
 from benchmarks.sandbox import Sandbox, sandbox
+from benchmarks.serving import register
 from shared.storage import embedded
 from tests.production.conftest import SETTINGS, s3
 from tests.production.kubernetes_api import KubernetesAPI
@@ -40,14 +41,14 @@ print(json.dumps({task.pathspec: (task.finished_at - task.created_at).total_seco
 def measure(repeat: int) -> Table:
     """Medians of `repeat` deployments to branches of their own, processes that trigger, and duplicate events."""
     with sandbox() as box:
-        duplicates = duplicate(box, repeat)
+        duplicates, rollback = duplicate(box, repeat), rolling_back(box, repeat)
         with cluster(box) as there:
             rows = [*deploying(there, repeat), *triggering(there, repeat)]
     return Table(
         "production",
-        f"Deploying, triggering, and an event that comes twice (medians of {repeat})",
+        f"Deploying, triggering, rolling back, and an event that comes twice (medians of {repeat})",
         ("what", "seconds", "goal, s"),
-        [*rows, *duplicates],
+        [*rows, rollback, *duplicates],
         notes=("The cluster is in memory. A task's time is from its creation, before its process starts, to its end.",),
     )
 
@@ -63,6 +64,14 @@ def triggering(box: Sandbox, repeat: int) -> Iterator[tuple[str, float, str]]:
     called = [json.loads(box.output(*command)) for _ in range(repeat)]
     yield "trigger(), first call of a process", median(first for first, *_ in called), "1"
     yield "trigger(), later calls", median(seconds for _, *later in called for seconds in later), "1"
+
+
+def rolling_back(box: Sandbox, repeat: int) -> tuple[str, float, str]:
+    """The champion goes back and forth between two versions."""
+    register(box, 1)
+    box.evertune("models", "promote", "digits", "2", "--yes")
+    back = [box.evertune("models", "rollback", "digits", "--to", str(1 + i % 2)) for i in range(repeat)]
+    return "evertune models rollback", median(back), "1"
 
 
 def duplicate(box: Sandbox, repeat: int) -> Sequence[tuple[str, float, str]]:

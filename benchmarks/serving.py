@@ -24,6 +24,7 @@ from benchmarks.report import Table
 from benchmarks.sandbox import ROOT, Sandbox, sandbox
 
 CONNECTIONS, ROUNDS, ROUND_S, ALONE_S, WARM_S = 8, 3, 3.0, 1.5, 2.0
+PAUSE_S = 0.001  # about what a client takes from an answer to its next request
 MANY = 10_000  # rows of a large request
 SWAPPING_S, SWAPS = 60.0, 5
 READY_WITHIN_S = 120.0
@@ -78,7 +79,7 @@ class Server:
 def measure() -> Table:
     """Rounds in which one after the other is asked, so that what else the machine does hits all."""
     with sandbox() as box:
-        columns = _register(box, 0)
+        columns = register(box, 0)
         rows = [row for name in NAMES for row in _measured(box, name, columns)]
     return Table(
         "serving",
@@ -87,7 +88,8 @@ def measure() -> Table:
         rows,
         [
             "plain: a scaled LogisticRegression; digits: a calibrated SVM and a convolutional network, half and half.",
-            "in process: `predict` of one row, again and again. The clients share the cores with the servers.",
+            "in process: `predict` of one row, again and again; paced: with a pause of 1 ms between, as requests have.",
+            "The clients share the cores with the servers.",
         ],
     )
 
@@ -95,24 +97,25 @@ def measure() -> Table:
 def measure_swaps() -> Table:
     """Versions swapped under load."""
     with sandbox() as box:
-        columns = _register(box, SWAPS)
+        columns = register(box, SWAPS)
         found = {name: _swapped(box, name, columns) for name in NAMES}
     return Table(
         "swapping",
         f"{SWAPS} swaps under 70 % of the load that the server can answer, for {SWAPPING_S:g} s",
-        ["model", "swaps", "failed", "per second", "p99 ms outside", "p99 ms during", "ratio", "goal"],
+        ["model", "swaps", "failed", "per second", "p99 ms before", "p99 ms during", "ratio", "goal"],
         [
             (
-                name, f["swaps"], f["failed"], f["per_s"], f["p99_outside_ms"], f["p99_during_ms"],
-                f["p99_during_ms"] / f["p99_outside_ms"], "≤ 3, none failed",
+                name, f["swaps"], f["failed"], f["per_s"], f["p99_before_ms"], f["p99_during_ms"], f["ratio"],
+                "≤ 3, none failed",
             )
             for name, f in found.items()
         ],
-        ["during: due between the move of the alias and the first answer of its version."],
+        ["during: due between the move of the alias and the first answer of its version; before: in as long a time."],
     )  # fmt: skip
 
 
-def _register(box: Sandbox, swaps: int) -> Sequence[str]:
+def register(box: Sandbox, swaps: int) -> Sequence[str]:
+    """The columns of two champions, registered with as many versions after each as it will be swapped for."""
     columns: Sequence[str] = json.loads(box.output(sys.executable, "-c", f"SWAPS = {swaps}\n{MODELS}"))
     return columns
 
@@ -130,7 +133,7 @@ def _measured(box: Sandbox, name: str, columns: Sequence[str]) -> Iterator[Seque
             _load(url, body, CONNECTIONS, WARM_S)
         rounds = [
             {
-                "alone": _ask(alone, 1), "alone many": _ask(alone, MANY),
+                "alone": _ask(alone, 1), "paced": _ask(alone, 1, PAUSE_S), "alone many": _ask(alone, MANY),
                 "one": _load(ours.url, asked, 1, ALONE_S), "many": _load(ours.url, many, 1, ALONE_S, ARROW),
                 "ours": _load(ours.url, asked, CONNECTIONS, ROUND_S),
                 "theirs": _load(theirs.url, asked_mlflow, CONNECTIONS, ROUND_S),
@@ -151,9 +154,11 @@ def _rows(
     yield compared("requests/s", ("ours", "per_s"), ("theirs", "per_s"), "mlflow models serve", "≥ 10")
     yield compared("p99 ms", ("ours", "p99_ms"), ("theirs", "p99_ms"), "mlflow models serve", "≤ 0.1")
     yield compared("requests/s", ("ours", "per_s"), ("alone", "per_s"), "in process", "≥ 0.6")
-    added = median([r["one"]["p50_ms"] - r["alone"]["p50_ms"] for r in rounds])
-    goal = f"{added:+.2f} ms, ≤ +1"
-    yield compared("median ms, one connection", ("one", "p50_ms"), ("alone", "p50_ms"), "in process", goal)
+    for alone, other in (("paced", "in process, paced"), ("alone", "in process")):
+        added = median([r["one"]["p50_ms"] - r[alone]["p50_ms"] for r in rounds])
+        yield compared(
+            "median ms, one connection", ("one", "p50_ms"), (alone, "p50_ms"), other, f"{added:+.2f} ms, ≤ +1"
+        )
     yield compared(f"ms of {MANY} rows by Arrow", ("many", "p50_ms"), ("alone many", "p50_ms"), "in process", "≤ 1.3")
     yield (
         name,
@@ -199,10 +204,10 @@ def _alone(box: Sandbox, name: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def _ask(alone: subprocess.Popen[str], n_rows: int) -> Mapping[str, float]:
+def _ask(alone: subprocess.Popen[str], n_rows: int, pause_s: float = 0.0) -> Mapping[str, float]:
     assert alone.stdin is not None
     assert alone.stdout is not None
-    alone.stdin.write(f"[{n_rows}, {ALONE_S}]\n")
+    alone.stdin.write(f"[{n_rows}, {ALONE_S}, {pause_s}]\n")
     alone.stdin.flush()
     took_ms = float(alone.stdout.readline())
     return {"p50_ms": took_ms, "per_s": 1000 / took_ms}

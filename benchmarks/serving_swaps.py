@@ -1,7 +1,8 @@
 """Versions that are swapped under load: `python -m benchmarks.serving_swaps NAME URL SECONDS SWAPS < body.json`.
 
 The load is 70 % of what the server can answer. Prints as JSON the failures and the slowest hundredth, in milliseconds:
-of the requests that were due between the move of an alias and the first answer of the version at it, and of the others.
+of the requests that were due between the move of an alias and the first answer of the version at it, and of those in
+as long a time before the move; the medians of all swaps.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from statistics import median
 
 import uvloop
 
@@ -16,7 +18,7 @@ from benchmarks.serving_load import Answer, load, p99_ms, summary
 from shared.registry import aliases
 
 CONNECTIONS, SHARE, WARM_S, CAPACITY_S = 8, 0.7, 2.0, 6.0
-BEGIN_S = 3.0  # until the first move
+BEGIN_S = 10.0  # until the first move
 
 
 async def measure(name: str, url: str, seconds: float, swaps: int, body: bytes) -> dict[str, float]:
@@ -27,11 +29,12 @@ async def measure(name: str, url: str, seconds: float, swaps: int, body: bytes) 
         load(url, CONNECTIONS, seconds, body, per_s=per_s), move(name, moves, swaps, (seconds - BEGIN_S) / swaps)
     )
     spans = windows(answers, moves)
-    during = [answer for answer in answers if any(begin <= answer.begun <= end for begin, end in spans)]
-    outside = set(answers) - set(during)
+    during = [p99_ms(due(answers, begin, end)) for begin, end in spans]
+    before = [p99_ms(due(answers, begin - (end - begin), begin)) for begin, end in spans]
     return {
         "per_s": summary(answers)["per_s"], "failed": summary(answers)["failed"], "swaps": swapped(answers),
-        "p99_during_ms": p99_ms(during), "p99_outside_ms": p99_ms(list(outside)),
+        "p99_during_ms": median(during), "p99_before_ms": median(before),
+        "ratio": median(d / b for d, b in zip(during, before, strict=True)),
     }  # fmt: skip
 
 
@@ -42,6 +45,10 @@ async def move(name: str, moves: list[tuple[float, int]], swaps: int, every_s: f
         moves.append((time.perf_counter(), version))
         await asyncio.to_thread(aliases.point, name, aliases.CHAMPION, version)
         await asyncio.sleep(every_s)
+
+
+def due(answers: Sequence[Answer], begin: float, end: float) -> list[Answer]:
+    return [answer for answer in answers if begin <= answer.begun <= end]
 
 
 def swapped(answers: Sequence[Answer]) -> int:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.sandbox import Sandbox
 from benchmarks.serving import serving
 from benchmarks.serving_load import Answer, summary
-from benchmarks.serving_swaps import swapped, windows
+from benchmarks.serving_swaps import due, swapped, windows
 
 ENDING = "print('no port', flush=True); raise SystemExit(3)"
 ASLEEP = "import time; print('no port', flush=True); time.sleep(60)"
@@ -26,6 +26,11 @@ def test_a_swap_lasts_from_the_move_to_the_first_answer_of_the_new_version():
     assert windows(answers, [(1.5, 2)]) == [(1.5, 4.1)]
     with pytest.raises(RuntimeError, match=r"these never did: \[3\]"):
         windows(answers, [(1.5, 2), (5.0, 3)])
+
+
+def test_requests_count_where_they_were_due_however_long_their_answers_took():
+    answers = [Answer(0.0, 5.0, True, 1), Answer(2.0, 1.5, True, 1), Answer(3.5, 0.1, True, 1)]
+    assert due(answers, 1.0, 3.0) == [answers[1]]
 
 
 def test_answers_that_failed_are_no_swap():
