@@ -10,10 +10,7 @@ from shared.cli.options import ModelName, OptionalVersion, Version
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.tree import Tree
-
     from shared.flow.reproduce import Reproduction
-    from shared.registry.tree import Branch
 
 MOST_CHANGES = 20
 
@@ -31,6 +28,7 @@ def lineage(
     from shared.cli.console import stdout
     from shared.cli.models import find_version
     from shared.flow import ancestry
+    from shared.registry.tree import drawn
 
     if (model is None) == (dataset is None):
         raise ConfigError("lineage is that of a model or of a dataset version; name a MODEL, or give --dataset")
@@ -74,17 +72,6 @@ def trust(
     ask(f"let them be loaded, on the word of {by}?", yes)
     client.trust(found, by)
     typer.echo(f"{found.name} version {found.version} is on record, trusted by {by}; its files can't change any more")
-
-
-def drawn(branch: Branch) -> Tree:
-    """A tree for the terminal."""
-    from rich.markup import escape
-    from rich.tree import Tree
-
-    tree = Tree(escape(branch.text), highlight=False)
-    for below in branch.below:
-        tree.add(drawn(below))
-    return tree
 
 
 def told(found: Reproduction) -> list[str]:

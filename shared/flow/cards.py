@@ -7,9 +7,9 @@ Meant for `@card(type="blank")`. A card builds in half a CPU second, most of whi
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from shared.flow.charts.slices import slices
 from shared.flow.charts.theme import Spec, figure, seconds
 from shared.flow.charts.trials import MIN_TRIALS_FOR_IMPORTANCE, Goal, importances, ranked
 from shared.tuning.stopping import FINISHED
+
+LETTERS = 110  # in a line of the card
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -252,13 +254,18 @@ def _blend(pick: TrialSummary, budget_ms: float | None) -> list[Any]:
 def _lineage(branch: Branch | None) -> list[Any]:
     from metaflow.cards import Markdown
 
-    return [Markdown(f"## What it was made of\n{_outline(branch)}")] if branch else []
+    return [Markdown(f"## What it was made of\n```text\n{_outline(branch)}```")] if branch else []
 
 
-def _outline(branch: Branch, depth: int = 0) -> str:
-    """A tree as nested lists."""
-    text = re.sub(r"([\\`*_<>\[\]])", r"\\\1", branch.text)
-    return "\n".join([f"{'    ' * depth}- {text}", *(_outline(below, depth + 1) for below in branch.below)])
+def _outline(branch: Branch) -> str:
+    """The tree as the terminal shows it: the card's Markdown has no nested lists, and drops what is escaped."""
+    from rich.console import Console
+
+    from shared.registry.tree import drawn
+
+    text = StringIO()
+    Console(file=text, width=LETTERS).print(drawn(branch))
+    return text.getvalue()
 
 
 def _why(pick: TrialSummary, budget_ms: float | None) -> str:

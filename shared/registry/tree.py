@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.registry.lineage import is_known
 from shared.storage.records import ModelRecord
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
 
 SHOWN = ("scikit-learn", "xgboost", "torch", "numpy", "evertune")  # of the packages
 
@@ -19,6 +22,17 @@ class Branch:
 
     text: str
     below: Sequence[Branch] = ()
+
+
+def drawn(branch: Branch) -> Tree:
+    """A tree for a console, or for a page in letters of one width."""
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    tree = Tree(escape(branch.text), highlight=False)
+    for below in branch.below:
+        tree.add(drawn(below))
+    return tree
 
 
 def of_version(record: ModelRecord, members: Mapping[str, ModelRecord | None]) -> Branch:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from shared.cli.lineage import drawn, told
+from shared.cli.lineage import told
 from shared.flow.cards import system_card
 from shared.flow.reproduce import Reproduction, difference
-from shared.registry.tree import Branch, of_dataset, of_version
+from shared.registry.tree import Branch, drawn, of_dataset, of_version
 from shared.storage.records import ModelRecord
 
 ENVIRONMENT = {
@@ -131,8 +131,9 @@ def test_the_card_of_the_system_shows_the_same_tree() -> None:
     )  # fmt: skip
     tree = of_version(a_system(), {})
     (shown,) = (c.render()["source"] for c in system_card([], spec, None, lineage=tree)[-1:])
-    assert shown.startswith("## What it was made of\n- toy version 4\n    - run SystemTuneFlow/5")
-    assert shown.count("\n") == len(list(lines(tree)))
+    assert shown.startswith("## What it was made of\n```text\ntoy version 4\n├── run SystemTuneFlow/5")
+    assert "│   ├── parameters members=classical\n" in shown
+    assert shown.endswith("\n```")
 
 
 @pytest.mark.parametrize(
