@@ -15,6 +15,7 @@ from shared.domain import Dataset, ModelVersion, PromotionDecision
 from shared.errors import ChangedModelError, DataError, ObjectiveError, UnloadableModelError, UnrecordedModelError
 from shared.flow import hpo
 from shared.flow.plan import Plan
+from shared.storage import turns
 from shared.storage.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, lat
         latency_budget_ms=plan.use_case.system.latency_budget_ms if plan.use_case.system else None,
         metric=metric if len(rows.y) == len(holdout.y) else metric + some,
     )
-    return gate.decide(bout, rules, turn(plan, version, holdout, rules))
+    return gate.undisputed(bout, rules) or gate.tested(bout, rules, take_turn(plan, version, holdout, rules))
 
 
 def contenders(
@@ -170,21 +171,33 @@ def slices(rules: PromotionConfig, rows: Dataset) -> Iterator[Slice]:
             yield Slice(column, label, mask, tolerance)
 
 
-def turn(plan: Plan, version: ModelVersion, holdout: Dataset, rules: PromotionConfig) -> Turn:
-    """Which gate on this holdout it is. The series is a new one where enough of the rows have come since it began."""
-    from shared.registry import spending
+def take_turn(plan: Plan, version: ModelVersion, holdout: Dataset, rules: PromotionConfig) -> Turn:
+    """This gate's own turn at the holdout, spent from now on; a holdout that is worn out has none left to take."""
+    from shared.registry.gate import is_worn_out
 
     name = plan.use_case.name
-    last = spending.last_test([promotion.figures for promotion in Ledger().promotions(name)])
-    if last is None or new_share(name, last, holdout) >= rules.renew:
+    while True:
+        last = turns.last(name)
+        mine = _turn(name, version, holdout, rules, last)
+        place = last.place + 1 if last else 1
+        if is_worn_out(mine) or turns.take(name, turns.Taken(place, version.version, mine.figures)):
+            return mine
+
+
+def _turn(name: str, version: ModelVersion, holdout: Dataset, rules: PromotionConfig, last: turns.Taken | None) -> Turn:
+    """The turn after the last one. The series is a new one where enough of the rows have come since it began."""
+    from shared.registry import spending
+
+    if last is None or new_share(name, last.figures, holdout) >= rules.renew:
         return spending.first_turn(version.version, len(holdout.y), rules.alpha)
-    return spending.next_turn(last, rules.alpha)
+    log = [promotion.figures for promotion in Ledger().promotions(name)]
+    return spending.next_turn(spending.with_decision(last.figures, log), rules.alpha)
 
 
 def new_share(name: str, last: Mapping[str, Any], holdout: Dataset) -> float:
     """Holdout rows that weren't there when the series of gates began, as a share of those that were.
 
-    last: figures of the last gate of the series. Where its first rows can't be read any more, those count by which the
+    last: figures of the last turn of the series. Where its first rows can't be read any more, those count by which the
     holdout has grown.
     """
     from shared.data.fair import new_rows

@@ -71,7 +71,15 @@ def decide(bout: Bout, rules: PromotionConfig, turn: Turn) -> PromotionDecision:
     """Whether to promote the challenger, why, and every figure behind it.
 
     turn: which gate on this holdout it is, and its level. It is among the figures only if it was spent, since the
-    targets had a say in who is better: what is refused for its costs, or predicts as the champion does, spends nothing.
+    targets had a say in who is better.
+    """
+    return undisputed(bout, rules) or tested(bout, rules, turn)
+
+
+def undisputed(bout: Bout, rules: PromotionConfig) -> PromotionDecision | None:
+    """The decision where it takes no test, and so spends nothing of α; None where it does.
+
+    A challenger is refused for its costs, predicts as the champion does, or has no champion to meet, or no fair one.
     """
     figures = _of_challenger(bout)
     if (refusal := next(_unfit(bout, rules, figures), None)) is not None:
@@ -81,29 +89,44 @@ def decide(bout: Bout, rules: PromotionConfig, turn: Turn) -> PromotionDecision:
         return _decision(refusal is None, refusal or _unopposed(bout, figures), figures)
     if bout.unfair:
         return _decision(False, _keeps_its_place(bout.unfair), figures)
-    return _against(bout, bout.champion, rules, turn, figures)
+    return _without_a_test(bout, bout.champion, rules)
 
 
-def _against(
-    bout: Bout, champion: Contender, rules: PromotionConfig, turn: Turn, figures: Figures
-) -> PromotionDecision:
-    saving, reference = _saving(bout.challenger, champion), bout.score(champion)
-    figures = {
-        **figures,
-        "champion": reference,
-        "gain": (figures["challenger"] or 0.0) - reference,
-        "min_gain": rules.min_gain,
-        "saving": saving,
-    }
+def _without_a_test(bout: Bout, champion: Contender, rules: PromotionConfig) -> PromotionDecision | None:
+    figures = _of_both(bout, champion, rules)
+    saving = figures["saving"] or 0.0
     cheaper = rules.mode == "non_inferiority"
     if cheaper and not saving >= rules.cheaper:
         return _decision(False, _not_cheaper(saving, rules), figures)
     if np.array_equal(bout.challenger.predictions, champion.predictions):
         of = f"the challenger predicts the same as the champion for all {len(bout.y)} rows"
         return _decision(cheaper, f"{of}, and is {saving:.0%} cheaper" if cheaper else of, figures)
-    if turn.level * (MOST_SWAPS + 1) < 1:
+    return None
+
+
+def is_worn_out(turn: Turn) -> bool:
+    """Whether a holdout has had so many gates that no swaps can tell what this one asks for: it spends nothing."""
+    return turn.level * (MOST_SWAPS + 1) < 1
+
+
+def tested(bout: Bout, rules: PromotionConfig, turn: Turn) -> PromotionDecision:
+    """The decision of the targets, in a turn that is this gate's alone. The bout has a champion."""
+    assert bout.champion is not None
+    figures = _of_both(bout, bout.champion, rules)
+    if is_worn_out(turn):
         return _decision(False, _worn_out(turn, rules), figures)
-    return _tested(bout, champion, rules, turn, figures)
+    return _tested(bout, bout.champion, rules, turn, figures)
+
+
+def _of_both(bout: Bout, champion: Contender, rules: PromotionConfig) -> Figures:
+    figures, reference = _of_challenger(bout), bout.score(champion)
+    return {
+        **figures,
+        "champion": reference,
+        "gain": (figures["challenger"] or 0.0) - reference,
+        "min_gain": rules.min_gain,
+        "saving": _saving(bout.challenger, champion),
+    }
 
 
 def _tested(bout: Bout, champion: Contender, rules: PromotionConfig, turn: Turn, figures: Figures) -> PromotionDecision:

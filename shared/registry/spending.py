@@ -9,6 +9,9 @@ The first gets α/2, then α/6, α/12, …, which never sum to more than α: how
 to an equal model in at most α of all series. That holds however the gates depend on each other, as those on the same
 rows do; rules that promise more power (LORD, ADDIS) need independent gates, and control the share of wrong promotions
 only. What found a better model isn't used up, so a champion that was beaten can be beaten again.
+
+A turn is taken before its gate looks at the targets (`shared/storage/turns.py`). A gate that never decides, since its
+process died or the champion moved on meanwhile, has spent it.
 """
 
 from __future__ import annotations
@@ -36,18 +39,25 @@ class Turn:
         return {"turn": self.number, "series": self.series, "series_rows": self.rows, "level": self.level}
 
 
-def last_test(log: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Figures of the last gate that spent something. log: those of all decisions, oldest first."""
-    return next((figures for figures in reversed(log) if "level" in figures), None)
-
-
 def first_turn(version: int, rows: int, alpha: float) -> Turn:
     """A new series, at a holdout of so many rows."""
     return Turn(1, version, rows, alpha / 2)
 
 
 def next_turn(last: Mapping[str, Any], alpha: float) -> Turn:
-    """The series goes on. last: figures of the gate before."""
+    """The series goes on. last: figures of the gate before; without its `p`, if it hasn't decided."""
     number = int(last["turn"]) + 1
-    recycled = last["level"] if last["p"] <= last["level"] else 0.0
+    recycled = last["level"] if last.get("p", 1.0) <= last["level"] else 0.0
     return Turn(number, int(last["series"]), int(last["series_rows"]), alpha / (number * (number + 1)) + recycled)
+
+
+def with_decision(turn: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """A turn's figures with those of the decision that was made in it, if one was.
+
+    log: figures of all decisions, oldest first. One that is made later hands nothing on: the turn after it is taken.
+    """
+    return next((figures for figures in reversed(log) if _is_of(turn, figures)), turn)
+
+
+def _is_of(turn: Mapping[str, Any], figures: Mapping[str, Any]) -> bool:
+    return all(figures.get(key) == turn[key] for key in ("series", "turn"))

@@ -15,7 +15,7 @@ from shared.storage.refusal import explained
 
 logger = logging.getLogger(__name__)
 
-HEAD = "0005"
+HEAD = "0006"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # The revision that the database is at.

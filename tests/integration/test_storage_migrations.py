@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from shared.domain import PromotionDecision
 from shared.errors import ResultTaken
 from shared.settings import settings
-from shared.storage import claims, schema
+from shared.storage import claims, schema, turns
 from shared.storage.database import connect
 from shared.storage.ledger import Ledger
 from tests.conftest import Server
@@ -29,6 +29,7 @@ STUDY = """
 INSERT INTO evertune.studies (name, use_case, variant, fingerprint, state, run, outcome, note, opened_at, updated_at)
 VALUES (%(state)s, 'digits', 'classical', 'aaaa', %(state)s, 'A/1', %(outcome)s, %(note)s, %(at)s, %(at)s)
 """
+TURN = {"turn": 3.0, "series": 2.0, "series_rows": 114.0, "level": 0.004}  # a gate's, in the log alone
 DATASET = "INSERT INTO evertune.dataset_versions VALUES ('digits', %s, %s, 'DataPrepFlow/1', %s)"
 
 
@@ -68,7 +69,9 @@ def fill(connection: psycopg.Connection) -> None:
     connection.execute(
         "INSERT INTO evertune.promotion_log (use_case, version, previous, promoted, reason, figures, actor) "
         "VALUES ('digits', 3, NULL, true, 'the first', '{}', 'SystemTuneFlow/1'), "
-        "('digits', 2, 3, true, 'it was found as champion', '{}', 'unknown')"
+        "('digits', 2, 3, true, 'it was found as champion', '{}', 'unknown'), "
+        "('digits', 5, 2, false, 'worse', %s, 'SystemTuneFlow/2')",
+        [Jsonb({**TURN, "p": 0.4, "gain": -1.0})],
     )
 
 
@@ -81,7 +84,7 @@ def test_studies_dataset_versions_and_promotions_are_read_as_they_were(ledger: L
 
     assert [ref.fingerprint for ref in ledger.datasets("digits")] == ["bbbb", "aaaa"]
     assert ledger.seen_at(dataset("bbbb")) == BEGUN + timedelta(hours=1)
-    assert [promotion.version for promotion in ledger.promotions("digits")] == [3, 2]
+    assert [promotion.version for promotion in ledger.promotions("digits")] == [3, 2, 5]
 
 
 def test_only_a_study_that_was_done_has_a_result(ledger: Ledger) -> None:
@@ -110,13 +113,18 @@ def test_what_was_not_done_gets_its_result_now(ledger: Ledger, state: str) -> No
 
 
 def test_what_was_promoted_has_taken_place_and_who_moved_an_alias_is_known_by_its_kind(ledger: Ledger) -> None:
-    first, second = ledger.promotions("digits")
+    first, second, _ = ledger.promotions("digits")
     assert (first.kind, first.took_place) == ("gate", True)
     assert (second.kind, second.took_place) == ("found", True)
     with connect() as connection, pytest.raises(errors.RaiseException, match="append-only"):
         connection.execute("DELETE FROM evertune.promotion_outcomes")
 
 
+def test_what_gates_have_spent_stays_spent(ledger: Ledger) -> None:
+    assert ledger.promotions("digits")
+    assert turns.last("digits") == turns.Taken(1, 5, TURN)
+
+
 def test_the_log_of_promotions_goes_on(ledger: Ledger) -> None:
     ledger.log_promotion("digits", 4, 3, PromotionDecision(promote=False, reason="worse"), actor="SystemTuneFlow/2")
-    assert [promotion.version for promotion in ledger.promotions("digits")] == [3, 2, 4]
+    assert [promotion.version for promotion in ledger.promotions("digits")] == [3, 2, 5, 4]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.registry.spending import Turn, first_turn, last_test, next_turn
+from shared.registry.spending import Turn, first_turn, next_turn, with_decision
 
 
 def series(n: int, alpha: float, won: tuple[int, ...] = ()) -> list[Turn]:
@@ -34,7 +34,11 @@ def test_a_series_remembers_where_it_began() -> None:
     assert {(turn.series, turn.rows) for turn in turns} == {(7, 100)}
 
 
-def test_only_gates_that_spent_something_count() -> None:
-    spent = {**first_turn(1, 50, 0.05).figures, "p": 0.4}
-    assert last_test([]) is None
-    assert last_test([{"challenger": 0.9}, spent, {"challenger": 0.8, "rows": 50}]) == spent
+def test_a_gate_that_has_not_decided_hands_nothing_on() -> None:
+    better, other = {**first_turn(1, 50, 0.06).figures, "p": 0.001}, {"challenger": 0.9}
+    undecided = next_turn(better, 0.06).figures
+    decided = {**undecided, "p": 0.001}
+    assert with_decision(undecided, [other, better]) == undecided
+    assert with_decision(undecided, [decided, other]) == decided
+    assert next_turn(undecided, 0.06).level == pytest.approx(0.005)
+    assert next_turn(decided, 0.06).level == pytest.approx(0.005 + 0.04)
