@@ -86,29 +86,40 @@ def _body(served: Served | None, is_mlflow: bool) -> dict[str, Any]:
 def _rows(served: Served | None) -> dict[str, Any]:
     if served is None:
         return {"schema": {}}
-    kinds = served.columns.kinds
-    row = {"type": "array", "prefixItems": [VALUES[k] for k in kinds.values()], "minItems": len(kinds), "items": False}
-    table = {
-        "type": "object",
-        "properties": {"columns": {"const": list(kinds)}, "rows": {"type": "array", "items": row, "minItems": 1}},
-        "required": ["rows"],
-        "additionalProperties": False,
-    }
-    record = {
-        "type": "object",
-        "properties": {name: VALUES[kind] for name, kind in kinds.items()},
-        "required": list(kinds),
-        "additionalProperties": False,
-    }
-    records = {"type": "array", "items": record, "minItems": 1}
-    return {"schema": {"anyOf": [table, records]}, "example": example(served)}
+    table = _object({"columns": {"const": list(served.columns.kinds)}, "rows": _table(served)}, required=["rows"])
+    return {"schema": {"anyOf": [table, _records(served)]}, "example": example(served)}
 
 
 def _invocation(served: Served | None) -> dict[str, Any]:
     if served is None:
         return {"schema": {}}
     split = example(served)
+    names, rows, records = {"const": split["columns"]}, _table(served), _records(served)
+    forms = {
+        "dataframe_split": _object({"columns": names, "data": rows}, required=["columns", "data"]),
+        "dataframe_records": records,
+        "instances": {"anyOf": [rows, records]},
+        "inputs": {"anyOf": [rows, records]},
+    }
     return {
-        "schema": {"type": "object"},
+        "schema": {"anyOf": [_object({form: content}, required=[form]) for form, content in forms.items()]},
         "example": {"dataframe_split": {"columns": split["columns"], "data": split["rows"]}},
     }
+
+
+def _table(served: Served) -> dict[str, Any]:
+    """A list a row."""
+    kinds = served.columns.kinds.values()
+    row = {"type": "array", "prefixItems": [VALUES[kind] for kind in kinds], "minItems": len(kinds), "items": False}
+    return {"type": "array", "items": row, "minItems": 1}
+
+
+def _records(served: Served) -> dict[str, Any]:
+    """An object a row."""
+    kinds = served.columns.kinds
+    record = _object({name: VALUES[kind] for name, kind in kinds.items()}, required=list(kinds))
+    return {"type": "array", "items": record, "minItems": 1}
+
+
+def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.errors import ConfigError
 
+CLOSE = {"Connection": "close"}  # with an answer to a request whose body isn't read to its end
 OPEN = {"/healthz", "/readyz", "/ping", "/health"}  # Kubernetes' probes have no token
 
 
@@ -83,7 +84,7 @@ class Pending:
                     self._check_length(len(body) + len(part))
                     self._add(part, body)
         except (TimeoutError, ClientDisconnect):
-            raise HTTPException(408, f"a body must come within {self.limits.body_s:g} s") from None
+            raise HTTPException(408, f"a body must come within {self.limits.body_s:g} s", CLOSE) from None
 
     def _add(self, part: bytes, body: bytearray) -> None:
         most = self.limits.pending_bytes
@@ -94,11 +95,12 @@ class Pending:
     def _check_length(self, length: int) -> None:
         if length > self.limits.body_bytes:
             said = f"a body must have at most {self.limits.body_bytes} bytes; send fewer rows at a time"
-            raise HTTPException(413, said, {"Connection": "close"})
+            raise HTTPException(413, said, CLOSE)
 
     def _check_pending(self, has_place: bool, most: str) -> None:
         if not has_place:
-            raise HTTPException(429, f"at most {most} are answered at a time; ask again", {"Retry-After": "1"})
+            said = f"at most {most} are answered at a time; ask again"
+            raise HTTPException(429, said, CLOSE | {"Retry-After": "1"})
 
 
 class BearerTokens:
@@ -106,7 +108,7 @@ class BearerTokens:
 
     def __init__(self, app: ASGIApp, tokens: Sequence[str]) -> None:
         self.app = app
-        self._known = [f"Bearer {token}".encode() for token in tokens]
+        self._known = [token.encode() for token in tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -116,10 +118,10 @@ class BearerTokens:
             await self.app(scope, receive, send)
         else:
             said = {"detail": "a request must have the header `Authorization: Bearer <token>` with a known token"}
-            headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}  # its body isn't read
-            await JSONResponse(said, 401, headers)(scope, receive, send)
+            await JSONResponse(said, 401, CLOSE | {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
     def _knows(self, scope: Scope) -> bool:
         """Each token is compared, so that the time tells nothing."""
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return sum(hmac.compare_digest(given, token) for token in self._known) > 0
+        scheme, _, found = given.partition(b" ")
+        return scheme.lower() == b"bearer" and sum(hmac.compare_digest(found.strip(), one) for one in self._known) > 0

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from deployments.model_server.answers import ARROW, Asked, Question, answer, read
+from deployments.model_server.answers import ARROW, JSON, Asked, Question, answer, read
 
 SMALL_BYTES = 16 * 1024  # some rows, but for Arrow: a few bytes of it stand for millions
+BULKY_BYTES = 1024 * 1024  # of JSON
 MOST, MOST_ROWS = 32, 1000  # requests that are answered together, and rows with which no other one joins them
 WAIT = 0.25  # of the time that an answer took: how long the next one waits for as many requests as it had
 
@@ -37,6 +38,9 @@ class Threads:
     A call of a model costs much more than a row of it, so requests that come together are cheap: the more of them
     wait, the faster they are answered. Who was answered together asks again together, but not at one moment: so the
     first waits a little for the others. Who asks alone never waits.
+
+    A body of JSON becomes up to fifty times as much memory while it is read, so of the bulky ones one is answered at a
+    time. Reading them is Python's own work, of which no second thread does more.
     """
 
     def __init__(self, n: int) -> None:
@@ -44,6 +48,7 @@ class Threads:
         self._last = Group()
         self._small = ThreadPoolExecutor(1, thread_name_prefix="small")
         self._large = ThreadPoolExecutor(n, thread_name_prefix="large")
+        self._bulky = ThreadPoolExecutor(1, thread_name_prefix="bulky")
 
     async def answer(self, question: Question) -> bytes:
         """The answer to a request; raises what it raises."""
@@ -52,7 +57,8 @@ class Threads:
             self._waiting.put((question, future))
             self._small.submit(self._answer_waiting)
         else:
-            self._large.submit(lambda: _answer([(future, read(question))]))
+            threads = self._bulky if is_bulky(question) else self._large
+            threads.submit(lambda: _answer([(future, read(question))]))
         return await future
 
     def _answer_waiting(self) -> None:
@@ -69,6 +75,12 @@ def is_small(question: Question) -> bool:
     """Whether its rows are so few that others may wait for them."""
     *_, content_type, body = question
     return content_type != ARROW and len(body) <= SMALL_BYTES
+
+
+def is_bulky(question: Question) -> bool:
+    """Whether reading its rows may take hundreds of megabytes."""
+    *_, content_type, body = question
+    return content_type == JSON and len(body) > BULKY_BYTES
 
 
 def take(waiting: SimpleQueue[Waiting], last: Group) -> list[Taken]:

@@ -96,8 +96,9 @@ def as_pixels(images: np.ndarray, target: np.ndarray) -> Source:
 def _csv(location: str) -> Source:
     from pyarrow import csv
 
-    options = csv.ConvertOptions(strings_can_be_null=True)
-    return _read_files("csv", location, lambda file: csv.read_csv(file, convert_options=options))
+    convert = csv.ConvertOptions(strings_can_be_null=True)
+    parse = csv.ParseOptions(newlines_in_values=True)
+    return _read_files("csv", location, lambda file: csv.read_csv(file, convert_options=convert, parse_options=parse))
 
 
 def _parquet(location: str) -> Source:

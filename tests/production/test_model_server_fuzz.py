@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +28,35 @@ from sklearn.preprocessing import OneHotEncoder
 from shared.model import Member, Signature, System
 from tests.production.test_model_server import free_port, promote, serve, until
 
-FEW, MANY = 20, 1000  # requests of each kind, of which there are ten; many where tests are repeated
+pytestmark = pytest.mark.timeout(3600)
+
+FEW, MANY = 10, 500  # requests of each kind, of which there are twenty-one; many where tests are repeated
 GROWTH_BYTES = 50 * 2**20
 
 ROWS = pd.DataFrame(
     {
         "number": [1.0, np.nan, 3.0, 4.0],
         "yes": [True, False, True, False],
-        "word": ["a", "b", "a", "c"],
-        "day": pd.to_datetime(["2026-01-31", "2026-02-01", "2026-02-02", "2026-02-03"]),
+        "word": ["a", "b", None, "c"],
+        "day": pd.to_datetime(["2026-01-31", "2026-02-01", None, "2026-02-03"]),
     }
 )
 NAMES = tuple(ROWS.columns)
 
 POSTS = ("/predict", "/predict_proba", "/invocations")
-ARROW, CSV = "application/vnd.apache.arrow.stream", "text/csv"
+OWN = POSTS[:2]  # which read Arrow, too
+JSON, ARROW, CSV = "application/json", "application/vnd.apache.arrow.stream", "text/csv"
 
 Ask = Callable[[Any], requests.Response]
 
 
 def system() -> System:
-    """A model of one column of each kind."""
+    """A model of one column of each kind, each of which it uses; all but the boolean may be null."""
     encoded = make_column_transformer(
-        (SimpleImputer(), ["number"]), (OneHotEncoder(handle_unknown="ignore"), ["word"]), ("passthrough", ["yes"])
+        (SimpleImputer(), ["number"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["word"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["day"]),
+        ("passthrough", ["yes"]),
     )
     model = make_pipeline(encoded, LogisticRegression()).fit(ROWS, [0, 1, 0, 1])
     return System(Signature(NAMES, (len(NAMES),), ("no", "yes")), [Member("one", model)])
@@ -101,21 +109,42 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(body[: draw(st.integers(0, len(body)) | st.just(len(body)))])
 
 
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=9) | st.just("two\nlines")
+FITTING = (
+    st.floats(-1e9, 1e9) | st.none(),
+    st.booleans(),
+    WORDS | st.none(),
+    st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)) | st.none(),
+)
+
+
+def frame(rows: list[tuple[Any, ...]]) -> pa.Table:
+    columns = zip(NAMES, zip(*rows, strict=True), strict=True)
+    return pa.table({name: pa.array(column, OWN_TYPES[name]) for name, column in columns})
+
+
+FRAMES = st.lists(st.tuples(*FITTING), min_size=1, max_size=5).map(frame)
+
 CODECS = st.sampled_from([None, "zstd", "lz4"]).map(lambda codec: pa.ipc.IpcWriteOptions(compression=codec))
 FIELDS = st.sampled_from(["", "1", "true", "x", "2026-01-31", "nan", '"', '"a\nb"', "1e999", "\x00", "é"]) | st.text(
     max_size=9
 )
 LINES = st.lists(st.lists(FIELDS, min_size=3, max_size=5).map(",".join), max_size=5).map("\n".join)
 HEADERS = st.sampled_from([",".join(NAMES), ",".join(NAMES[::-1]), "number,number,yes,word,day", "number", ""])
+GOOD = "that fits"  # bodies of which each is answered
 BODIES = {
-    "arrow": (ARROW, st.builds(ipc, tables(), CODECS)),
-    "damaged arrow": (ARROW, damaged()),
-    "csv": (CSV, st.builds("{}\n{}".format, HEADERS, LINES).map(lambda text: text.encode(errors="replace"))),
-    "csv of any bytes": (CSV, st.builds(lambda line, rest: line.encode() + b"\n" + rest, HEADERS, st.binary())),
+    f"arrow {GOOD}": (ARROW, OWN, FRAMES.map(ipc)),
+    "arrow": (ARROW, OWN, st.builds(ipc, tables(), CODECS)),
+    "damaged arrow": (ARROW, OWN, damaged()),
+    f"csv {GOOD}": (CSV, POSTS, FRAMES.map(lambda table: table.to_pandas().to_csv(index=False).encode())),
+    "csv": (CSV, POSTS, st.builds("{}\n{}".format, HEADERS, LINES).map(lambda text: text.encode(errors="replace"))),
+    "csv of any bytes": (CSV, POSTS, st.builds(lambda line, rest: line.encode() + b"\n" + rest, HEADERS, st.binary())),
 }
 
+Counts = defaultdict[str, Counter[int]]  # answers of each kind of request, by status
 
-def each(values: st.SearchStrategy[Any], n: int, ask: Callable[[Any], Any]) -> None:
+
+def each(values: st.SearchStrategy[Any], n: int, ask: Ask, count: Callable[[Any, int], None]) -> None:
     """No request of `n` is a fault of the server."""
 
     @settings(
@@ -124,33 +153,62 @@ def each(values: st.SearchStrategy[Any], n: int, ask: Callable[[Any], Any]) -> N
     @given(values)
     def run(value: Any) -> None:
         answer = ask(value)
+        count(value, answer.status_code)
         assert answer.status_code < 500, (answer.status_code, answer.text, value)
 
     run()
+
+
+def fuzz(address: str, n: int, session: requests.Session) -> Counts:
+    """`n` requests of each kind, to each path that reads it."""
+    counts: Counts = defaultdict(Counter)
+    described = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    for path in POSTS:
+        for mode in GenerationMode:
+            cases = described[path]["POST"].as_strategy(mode)
+            each(
+                cases,
+                n,
+                lambda case: case.call(session=session),
+                lambda case, status, m=mode: counts[f"{m.value} {case.path} {case.media_type}"].update([status]),
+            )
+    for kind, (content_type, paths, bodies) in BODIES.items():
+        for path in paths:
+            headers = {"Content-Type": content_type}
+            each(
+                bodies,
+                n,
+                lambda body, p=path, h=headers: session.post(address + p, body, headers=h),
+                lambda _, status, k=f"{kind} {path}": counts[k].update([status]),
+            )
+    return counts
+
+
+def answered(counts: Counter[int]) -> float:
+    """The share of requests that were answered by a prediction."""
+    return counts[200] / counts.total()
 
 
 @pytest.mark.usefixtures("home")
 def test_no_request_is_a_fault_of_the_server_and_all_of_them_cost_no_memory(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port, many = free_port(), request.config.getoption("repetitions") > 1
     address = f"http://127.0.0.1:{port}"
     promote(system(), ROWS)
     with serve("digits", "--port", str(port), output=tmp_path / "output") as process, requests.Session() as session:
         until(lambda: requests.get(f"{address}/readyz").ok)
-        described = schemathesis.openapi.from_url(f"{address}/openapi.json")
-
-        def everything(n: int) -> None:
-            for path in POSTS:
-                for mode in GenerationMode:
-                    each(described[path]["POST"].as_strategy(mode), n, lambda case: case.call(session=session))
-            for content_type, bodies in BODIES.values():
-                headers = {"Content-Type": content_type}
-                each(bodies, n, lambda body, h=headers: session.post(f"{address}/predict", body, headers=h))
-
-        everything(10)
+        fuzz(address, FEW, session)
         before = psutil.Process(process.pid).memory_info().rss
-        everything(MANY if request.config.getoption("repetitions") > 1 else FEW)
-        assert psutil.Process(process.pid).memory_info().rss - before < GROWTH_BYTES
+        counts = fuzz(address, MANY if many else FEW, session)
+        growth = psutil.Process(process.pid).memory_info().rss - before
         assert requests.get(f"{address}/readyz").json()["ready"]
+    print(*(f"{kind}: {dict(found)}" for kind, found in counts.items()), f"{growth / 2**20:.1f} MiB more", sep="\n")
+    assert growth < GROWTH_BYTES
+    assert sum(found.total() for found in counts.values()) >= (10_000 if many else 200)
+    for kind, found in counts.items():
+        if kind.endswith(tuple(f"{GOOD} {path}" for path in POSTS)):
+            assert answered(found) == 1, kind
+        if kind.startswith("positive") and kind.endswith(JSON):
+            assert answered(found) > (0.5 if many else 0), kind
     assert "Traceback" not in (tmp_path / "output").read_text()

@@ -228,3 +228,11 @@ def test_columns_of_the_same_name_are_refused(project: Path):
     (project / "rows.csv").write_text("a,a,left\n1,2,no\n3,4,yes\n")
     with pytest.raises(DataError, match=r"columns must have different names, but csv:rows\.csv repeats a; rename"):
         in_memory(use_case("csv:rows.csv"))
+
+
+@pytest.mark.usefixtures("project")
+def test_text_of_csv_may_have_many_lines_wherever_pyarrow_cuts_the_file():
+    n_rows, lines = 2**16, "a\n" * 16
+    Path("rows.csv").write_text("n,t\n" + f'1,"{lines}"\n' * n_rows)
+    frame = read(use_case("csv:rows.csv").data).frame
+    assert frame["t"].tolist() == [lines] * n_rows
