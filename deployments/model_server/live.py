@@ -15,6 +15,7 @@ from shared import model
 from shared.domain import ModelVersion
 from shared.errors import EvertuneError, UnloadableModelError, UnrecordedModelError
 from shared.registry import aliases, client, promotion, pyfunc
+from shared.storage import database
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,16 @@ class Refusal:
         return self.number == number and now_s - self.at_s < RETRY_S
 
 
+def champion(name: str) -> int | None:
+    """The version that should be live.
+
+    Raises:
+        RegistryError, ServiceError: the registry can't be reached, or the records, without which no version is loaded.
+    """
+    database.connect().close()
+    return aliases.champion(name)
+
+
 class LiveModel:
     """The champion of a registered model. Who predicts takes `served` once, and ends with the version it began with.
 
@@ -79,7 +90,7 @@ class LiveModel:
     def __init__(
         self,
         name: str,
-        find: Callable[[str], int | None] = aliases.champion,
+        find: Callable[[str], int | None] = champion,
         load: Callable[[str, int], Served] = lambda name, number: load(client.version(name, number)),
         log: Callable[[str], None] = promotion.log_champion,
         clock: Callable[[], float] = time.monotonic,

@@ -11,15 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 import requests
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -122,6 +124,32 @@ def test_a_gigabyte_is_refused_early_and_costs_no_memory(tmp_path: Path) -> None
             assert (said.split()[1], sent < 100 * 2**20) == (str(status).encode(), True), head
         assert psutil.Process(process.pid).memory_info().rss - before < 50 * 2**20
         assert requests.get(f"http://127.0.0.1:{port}/healthz").ok
+
+
+def most_memory(process: subprocess.Popen[bytes]) -> int:
+    """Kilobytes that a process had at most."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+
+
+@pytest.mark.usefixtures("home")
+def test_many_large_bodies_of_json_at_once_take_hardly_more_memory_than_one(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"a": [0.0, 1.0]})
+    promote(System(Signature(("a",), (1,)), [Member("one", LinearRegression().fit(rows, [0.0, 1.0]))]), rows)
+    n, port = 300_000, free_port()
+    body = b"[" + b",".join([b'{"a":1}'] * n) + b"]"
+
+    def predicted(_: int) -> int:
+        return len(requests.post(f"http://127.0.0.1:{port}/predict", body).json()["predictions"])
+
+    with serve("digits", "--port", str(port), output=tmp_path / "output", EVERTUNE_CORES="8") as process:
+        until(lambda: requests.get(f"http://127.0.0.1:{port}/readyz").ok)
+        before = most_memory(process)
+        assert predicted(0) == n
+        one = most_memory(process) - before
+        with ThreadPoolExecutor(8) as clients:
+            assert [*clients.map(predicted, range(8))] == [n] * 8
+        assert most_memory(process) - before < 2 * one
 
 
 def a_gigabyte(port: int, head: str, chunk: bytes | None = None) -> tuple[bytes, int]:

@@ -21,7 +21,9 @@ from shared.model import Member, Signature, System
 from shared.registry import aliases
 from shared.settings import settings
 from shared.storage import embedded
-from tests.conftest import copy_home, remove_home
+from shared.storage.database import sqlalchemy_url
+from shared.storage.ledger import Ledger
+from tests.conftest import Server, copy_home, remove_home
 from tests.production.test_model_server import ROOT, free_port, promote, serve, until
 
 ROWS, KINDS = load_iris(return_X_y=True, as_frame=True)
@@ -96,6 +98,25 @@ def test_while_the_embedded_database_is_stopped_it_goes_on_and_does_not_start_it
         until(lambda: served.trouble() == "")
         promote(SYSTEM, ROWS)
         until(lambda: served.version() == 2)
+    assert "Traceback" not in (tmp_path / "output").read_text()
+
+
+def test_while_evertunes_database_is_away_and_mlflow_answers_it_says_so_and_follows_what_moved_meanwhile(
+    own_home: Path, server: Server, mlflow_template: str, away_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server.fresh(mlflow_template) as mlflow_url:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlalchemy_url(mlflow_url))
+        settings.cache_clear()
+        assert [promote(SYSTEM, ROWS), promote(SYSTEM, ROWS)] == [1, 2]
+        with serving(tmp_path / "output") as served:
+            assert (served.version(), served.trouble()) == (2, "")
+            embedded.stop(own_home)
+            until(lambda: "the embedded PostgreSQL" in served.trouble())
+            aliases.point("digits", aliases.CHAMPION, 1)
+            served.goes_on(2, away_s, saying="the embedded PostgreSQL")
+            embedded.connect(own_home, "postgres").close()
+            until(lambda: (served.version(), served.trouble()) == (1, ""))
+    assert [entry.version for entry in Ledger().promotions("digits")] == [2, 1]
     assert "Traceback" not in (tmp_path / "output").read_text()
 
 
