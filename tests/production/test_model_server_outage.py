@@ -75,6 +75,11 @@ class Served:
             time.sleep(0.1)
 
 
+def logged() -> list[int]:
+    """The versions that the server has found as champion."""
+    return [entry.version for entry in Ledger().promotions("digits")]
+
+
 @contextmanager
 def serving(output: Path) -> Iterator[Served]:
     port = free_port()
@@ -110,13 +115,13 @@ def test_while_evertunes_database_is_away_and_mlflow_answers_it_says_so_and_foll
         assert [promote(SYSTEM, ROWS), promote(SYSTEM, ROWS)] == [1, 2]
         with serving(tmp_path / "output") as served:
             assert (served.version(), served.trouble()) == (2, "")
+            until(lambda: logged() == [2])
             embedded.stop(own_home)
             until(lambda: "the embedded PostgreSQL" in served.trouble())
             aliases.point("digits", aliases.CHAMPION, 1)
             served.goes_on(2, away_s, saying="the embedded PostgreSQL")
             embedded.connect(own_home, "postgres").close()
-            until(lambda: (served.version(), served.trouble()) == (1, ""))
-    assert [entry.version for entry in Ledger().promotions("digits")] == [2, 1]
+            until(lambda: (served.version(), served.trouble(), logged()) == (1, "", [2, 1]))
     assert "Traceback" not in (tmp_path / "output").read_text()
 
 
