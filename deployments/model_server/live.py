@@ -42,10 +42,8 @@ def load(version: ModelVersion) -> Served:
     """
     try:
         with client.downloaded(version) as folder:
-            from mlflow.models import Model
-
             system = pyfunc.load(folder)
-            columns = Columns.of(Model.load(str(folder)).signature.inputs)
+            columns = Columns.of(pyfunc.inputs(folder))
             example = _example(columns, (folder / "input_example.json").read_bytes())
         system.scores(example)
     except (EvertuneError, MemoryError):  # the second says nothing about the version

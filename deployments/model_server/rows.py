@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ from pydantic import FailFast, Strict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from deployments.model_server import tables
-
-if TYPE_CHECKING:
-    from mlflow.types import Schema
 
 SHOWN = 5  # faults that one message tells
 
@@ -64,10 +61,10 @@ class Columns:
     kinds: Mapping[str, Kind]
 
     @classmethod
-    def of(cls, schema: Schema) -> Columns:
-        """As MLflow's signature says; numbers are of its type `any`."""
+    def of(cls, inputs: Sequence[Mapping[str, Any]]) -> Columns:
+        """As MLflow's signature says, in JSON; numbers are of its type `any`."""
         known = {"boolean": BOOLEAN, "string": TEXT, "datetime": TIME}
-        return cls({column.name: known.get(getattr(column.type, "name", ""), NUMBER) for column in schema.inputs})
+        return cls({column["name"]: known.get(column["type"], NUMBER) for column in inputs})
 
     @cached_property
     def numeric(self) -> bool:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from shared import model
 from shared.domain import ModelVersion
 from shared.errors import ChangedModelError, RegistryError, UnloadableModelError, UnrecordedModelError
-from shared.registry import digests, pyfunc, reachable
+from shared.registry import digests, pyfunc, reachable, store
 from shared.registry.aliases import CHAMPION
 from shared.registry.lineage import PREFIX, from_tags, to_tags
 from shared.settings import settings
 from shared.storage import records, services
+from shared.storage.mlflow_tables import Registered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +87,7 @@ def register(
         )
         _record(name, int(created.version), folder, origin or {})
         logger.info("model registered", extra={"model": name, "version": created.version})
-        return _version(client, name, created.version)
+    return version(name, int(created.version))
 
 
 def champion(name: str) -> ModelVersion | None:
@@ -94,9 +97,8 @@ def champion(name: str) -> ModelVersion | None:
 
 def by_alias(name: str, alias: str) -> ModelVersion | None:
     """The version that an alias stands at; None: there is no such model or alias."""
-    with _registry(f"look up {name}@{alias}") as client:
-        version = _aliases(client, name).get(alias)
-        return None if version is None else _version(client, name, version)
+    number = store.ask(lambda way: way.aliases(name)).get(alias)
+    return None if number is None else version(name, number)
 
 
 def version(name: str, number: int) -> ModelVersion:
@@ -105,8 +107,7 @@ def version(name: str, number: int) -> ModelVersion:
     Raises:
         RegistryError: there is none.
     """
-    with _registry(f"look up {name} version {number}") as client:
-        return _version(client, name, str(number))
+    return _of(name, number, _known(name, number))
 
 
 def note(name: str, number: int, key: str, text: str) -> None:
@@ -130,9 +131,7 @@ def versions(name: str, *, with_metrics: bool = False) -> list[ModelVersion]:
             lambda n, token: client.search_model_versions(f"name = '{name}'", max_results=n, page_token=token), PAGE
         )
         found.sort(key=lambda version: int(version.version), reverse=True)
-        return [
-            _of(v, [a for a, at in aliases.items() if int(at) == int(v.version)], metrics.get(v.run_id)) for v in found
-        ]
+        return [_of(name, int(v.version), _registered(v, v.source, metrics.get(v.run_id, {}), aliases)) for v in found]
 
 
 def params(version: ModelVersion) -> dict[str, str]:
@@ -179,10 +178,15 @@ def aliases(name: str) -> dict[str, int]:
         return {alias: int(version) for alias, version in _aliases(client, name).items()}
 
 
-def has_version(name: str, number: int) -> bool:
-    """Whether there is such a version, which wasn't deleted."""
+def registered(name: str, number: int) -> Registered | None:
+    """A version as MLflow knows it; None: there is none. `version` knows a faster way."""
     with _registry(f"look up {name} version {number}") as client:
-        return _found(lambda: client.get_model_version(name, str(number))) is not None
+        found = _found(lambda: client.get_model_version(name, str(number)))
+        if found is None:
+            return None
+        location = client.get_model_version_download_uri(name, str(number))
+        metrics = client.get_run(found.run_id).data.metrics if found.run_id else {}
+        return _registered(found, location, metrics, _aliases(client, name))
 
 
 def set_alias(name: str, alias: str, version: int) -> None:
@@ -264,11 +268,27 @@ def trust(version: ModelVersion, by: str) -> None:
 @contextmanager
 def _fetched(version: ModelVersion) -> Iterator[Path]:
     """A version's files, whatever they are."""
-    with _registry(f"load {version.uri}") as client, tempfile.TemporaryDirectory() as tmp:
+    location = _known(version.name, version.version).location
+    with _explained(f"load {version.uri}"), tempfile.TemporaryDirectory() as tmp:
+        if path := _local(location):
+            yield Path(shutil.copytree(path, Path(tmp, "files")))
+        else:
+            yield _downloaded(version, location, tmp)
+
+
+def _local(location: str) -> Path | None:
+    """The folder that a location means on this machine, if it does."""
+    parts = urlsplit(location)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(unquote(parts.path))
+    return Path(location) if location.startswith("/") else None
+
+
+def _downloaded(version: ModelVersion, location: str, folder: str) -> Path:
+    with _registry(f"load {version.uri}") as client:
         from mlflow.artifacts import download_artifacts
 
-        location = client.get_model_version_download_uri(version.name, str(version.version))
-        yield Path(download_artifacts(location, dst_path=tmp, tracking_uri=client.tracking_uri))
+        return Path(download_artifacts(location, dst_path=folder, tracking_uri=client.tracking_uri))
 
 
 def _record(name: str, number: int, folder: Path, origin: Mapping[str, Any]) -> None:
@@ -288,20 +308,39 @@ def _registry(what: str) -> Iterator[MlflowClient]:
     """
     for variable, value in _MLFLOW.items():
         os.environ.setdefault(variable, value)
-    from mlflow import MlflowClient
+    uri = services.prepare_mlflow(lambda uri: _client(uri).search_experiments(max_results=1))
+    reachable.check_once(uri)
     from mlflow.exceptions import MlflowException
+
+    with _explained(what):
+        try:
+            yield _client(uri)
+        except MlflowException as err:
+            raise RegistryError(f"can't {what}: {_public(err)}") from None
+
+
+def _client(uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"mlflow|shared\.registry")
-    uri = services.prepare_mlflow(lambda uri: MlflowClient(uri).search_experiments(max_results=1))
-    reachable.check(uri)
+    return MlflowClient(uri, uri)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """What files and models raise, as errors that say what was tried."""
     try:
-        yield MlflowClient(uri, uri)
+        yield
     except model.ModelError as err:
         raise UnloadableModelError(f"can't {what}: {err}") from err
-    except (MlflowException, OSError) as err:
-        reason = re.sub(r"//[^@\s]*@", "//", str(err))  # a server's address may hold a password
-        raise RegistryError(f"can't {what}: {reason}") from None
+    except OSError as err:
+        raise RegistryError(f"can't {what}: {_public(err)}") from None
+
+
+def _public(err: Exception) -> str:
+    """What an error says, without the password that a server's address may hold."""
+    return re.sub(r"//[^@\s]*@", "//", str(err))
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
@@ -335,20 +374,27 @@ def _metrics(client: MlflowClient, name: str) -> dict[str, dict[str, float]]:
     return {run.info.run_id: run.data.metrics for run in runs}
 
 
-def _version(client: MlflowClient, name: str, version: str) -> ModelVersion:
-    found = client.get_model_version(name, version)
-    return _of(found, found.aliases, client.get_run(found.run_id).data.metrics if found.run_id else {})
+def _known(name: str, number: int) -> Registered:
+    found = store.ask(lambda way: way.registered(name, number))
+    if found is None:
+        raise RegistryError(f"can't look up {name} version {number}: the registry has no such version")
+    return found
 
 
-def _of(found: Any, aliases: Iterable[str], metrics: Mapping[str, float] | None = None) -> ModelVersion:
+def _registered(found: Any, location: str, metrics: Mapping[str, float], aliases: Mapping[str, str]) -> Registered:
     """Our value of MLflow's."""
+    here = [alias for alias, number in aliases.items() if int(number) == int(found.version)]
+    return Registered(found.creation_timestamp, location, found.tags, here, metrics)
+
+
+def _of(name: str, number: int, found: Registered) -> ModelVersion:
     return ModelVersion(
-        name=found.name,
-        version=int(found.version),
-        created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
-        aliases=tuple(sorted(aliases)),
+        name=name,
+        version=number,
+        created_at=datetime.fromtimestamp(found.created_ms / 1000, UTC),
+        aliases=tuple(sorted(found.aliases)),
         lineage=from_tags(found.tags),
-        metrics=metrics or {},
+        metrics=found.metrics,
     )
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared import model
 
@@ -55,6 +55,15 @@ def load(folder: Path) -> model.System:
         ModelError: as `model.load` does.
     """
     return model.load(folder / "artifacts" / ARTIFACT)
+
+
+def inputs(folder: Path) -> list[dict[str, Any]]:
+    """The columns of raw rows, `name` and `type` of each, as MLflow's signature says."""
+    import yaml
+
+    described = yaml.load((folder / "MLmodel").read_text(encoding="utf-8"), yaml.CSafeLoader)
+    found: list[dict[str, Any]] = json.loads(described["signature"]["inputs"])
+    return found
 
 
 def write_files(files: Mapping[str, bytes], folder: Path) -> None:

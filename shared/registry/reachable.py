@@ -11,9 +11,8 @@ from shared.errors import ServiceError
 TIMEOUT_S = 10
 
 
-@cache
 def check(uri: str) -> None:
-    """Ask a database or a server once whether it is there, since MLflow would try for a long time.
+    """Ask a database or a server whether it is there, since MLflow would try for a long time.
 
     uri: the tracking URI; what is neither (a file, a name that a plugin knows) is not looked at.
 
@@ -33,6 +32,9 @@ def check(uri: str) -> None:
             f"MLflow must be reachable, but {_address(parts)} isn't ({err.strerror or err}); "
             "check MLFLOW_TRACKING_URI, or unset it to use the embedded registry"
         ) from None
+
+
+check_once = cache(check)
 
 
 def _request(parts: SplitResult) -> None:

@@ -1,4 +1,4 @@
-"""The aliases by the REST API of an MLflow server, without the seconds of importing MLflow.
+"""Versions and aliases by the REST API of an MLflow server, without the seconds of importing MLflow.
 
 It knows the credentials that most servers ask for: `MLFLOW_TRACKING_USERNAME` and `_PASSWORD`, `MLFLOW_TRACKING_TOKEN`,
 or those in the server's address. Every function raises ServiceError where that isn't enough to have an answer.
@@ -16,6 +16,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from shared.errors import RegistryError, ServiceError
 from shared.storage import services
+from shared.storage.mlflow_tables import Registered
 
 TIMEOUT_S = 10
 MODELS, VERSIONS = "registered-models", "model-versions"
@@ -28,9 +29,23 @@ def aliases(name: str) -> dict[str, int]:
     return {entry["alias"]: int(entry["version"]) for entry in entries}
 
 
-def has_version(name: str, version: int) -> bool:
-    """Whether there is such a version, which wasn't deleted."""
-    return _ask("GET", f"{VERSIONS}/get", name=name, version=str(version)) is not None
+def registered(name: str, version: int) -> Registered | None:
+    """A version; None: there is none, or none any more."""
+    which = {"name": name, "version": str(version)}
+    answer = _ask("GET", f"{VERSIONS}/get", **which)
+    where = _ask("GET", f"{VERSIONS}/get-download-uri", **which)
+    if not answer or not where:
+        return None
+    found = answer["model_version"]
+    tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
+    metrics = _metrics(found["run_id"]) if found.get("run_id") else {}
+    return Registered(int(found["creation_timestamp"]), where["artifact_uri"], tags, found.get("aliases", []), metrics)
+
+
+def _metrics(run_id: str) -> dict[str, float]:
+    answer = _ask("GET", "runs/get", run_id=run_id)
+    found = answer["run"]["data"].get("metrics", []) if answer else []
+    return {metric["key"]: float(metric["value"]) for metric in found}  # what isn't finite is a text
 
 
 def set_alias(name: str, alias: str, version: int) -> None:

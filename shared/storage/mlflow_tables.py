@@ -1,12 +1,13 @@
-"""The aliases in MLflow's own tables, read and written as MLflow does, without the seconds of importing it.
+"""Versions and aliases in MLflow's own tables, read and written as MLflow does, without the seconds of importing it.
 
 Every function raises ServiceError where MLflow's registry isn't a PostgreSQL whose tables are known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psycopg
 
@@ -14,7 +15,7 @@ from shared.errors import RegistryError, ServiceError
 from shared.settings import settings
 from shared.storage import database, embedded
 
-# Revisions of MLflow's schema whose store was read: it does no more with an alias than what stands here.
+# Revisions of MLflow's schema whose store was read: it knows no more of a version or an alias than what stands here.
 KNOWN = ("dc11669786a5",)  # MLflow 3.17
 
 # Tables are named without their schema, so that it is MLflow's: `public`, or what the options of its address say.
@@ -23,9 +24,16 @@ REVISION = "SELECT version_num FROM alembic_version"
 ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE workspace = 'default' AND name = %(name)s"
 
 VERSION = """
-SELECT name, version FROM model_versions
+SELECT name, version, creation_time, coalesce(storage_location, source) AS location, run_id FROM model_versions
 WHERE workspace = 'default' AND name = %(name)s AND version = %(version)s AND current_stage <> 'Deleted_Internal'
 """
+
+TAGS = """
+SELECT key, value FROM model_version_tags
+WHERE workspace = 'default' AND name = %(name)s AND version = %(version)s
+"""
+
+METRICS = "SELECT key, CASE WHEN is_nan THEN 'NaN' ELSE value END FROM latest_metrics WHERE run_uuid = %(run)s"
 
 SET_ALIAS = f"""
 INSERT INTO registered_model_aliases (workspace, name, alias, version)
@@ -39,16 +47,34 @@ WHERE workspace = 'default' AND name = %(name)s AND alias = %(alias)s
 """
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A version as MLflow knows it. created_ms: since 1970; location: of its files; metrics: of its run."""
+
+    created_ms: int
+    location: str
+    tags: Mapping[str, str]
+    aliases: Sequence[str]
+    metrics: Mapping[str, float]
+
+
 def aliases(name: str) -> dict[str, int]:
     """Version by alias; empty where there is no such model."""
     with _connected() as connection:
         return dict(connection.execute(ALIASES, {"name": name}).fetchall()) if connection else {}
 
 
-def has_version(name: str, version: int) -> bool:
-    """Whether there is such a version, which wasn't deleted."""
+def registered(name: str, version: int) -> Registered | None:
+    """A version; None: there is none, or none any more."""
+    values = {"name": name, "version": version}
     with _connected() as connection:
-        return bool(connection and connection.execute(VERSION, {"name": name, "version": version}).fetchone())
+        if not connection or not (found := connection.execute(VERSION, values).fetchone()):
+            return None
+        _, _, created_ms, location, run = found
+        at = connection.execute(ALIASES, values).fetchall()
+        tags: dict[str, str] = dict(connection.execute(TAGS, values).fetchall())
+        metrics: dict[str, float] = dict(connection.execute(METRICS, {"run": run}).fetchall())
+    return Registered(created_ms, location, tags, [alias for alias, number in at if number == version], metrics)
 
 
 def set_alias(name: str, alias: str, version: int) -> None:
@@ -77,7 +103,7 @@ def _connected() -> Iterator[psycopg.Connection | None]:
         with _open() as connection:
             yield connection if _is_known(connection) else None
     except psycopg.Error:
-        raise ServiceError("MLflow's aliases can't be had by SQL; ask MLflow itself") from None
+        raise ServiceError("MLflow's registry can't be had by SQL; ask MLflow itself") from None
 
 
 def _open() -> psycopg.Connection:

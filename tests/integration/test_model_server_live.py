@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from shared.storage.ledger import Ledger
 pytestmark = pytest.mark.usefixtures("home")
 
 NAME = "iris"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -55,6 +58,17 @@ def test_the_champion_goes_live_with_its_columns_and_its_example_and_moves_with_
     assert [promote(), looked(live)] == [2, 2]
     aliases.point(NAME, aliases.CHAMPION, 1)
     assert (looked(live), live.swaps, live.trouble) == (1, 2, "")
+
+
+def test_a_champion_goes_live_without_mlflow_and_what_its_files_do_not_need(promote):
+    promote()
+    code = (
+        "import sys; from deployments.model_server.live import LiveModel; live = LiveModel('iris'); live.look()\n"
+        "heavy = {'mlflow', 'sqlalchemy', 'torch', 'xgboost'}\n"
+        "print(live.served.version.version, sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1 []"
 
 
 def test_a_champion_that_somebody_moved_by_hand_is_in_the_promotion_log(promote):

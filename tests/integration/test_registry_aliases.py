@@ -1,7 +1,8 @@
-"""The ways to the aliases: MLflow's tables, its server, and its client, which are the same registry."""
+"""The ways to versions and aliases: MLflow's tables, its server, and its client, which are the same registry."""
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.server import app, handlers
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
 from werkzeug.serving import make_server
 
 from shared.errors import RegistryError, ServiceError
@@ -44,6 +46,7 @@ def mlflow(home) -> MlflowClient:
 def mlflow_server(mlflow, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of MLflow's own server on that registry, which asks for a user and a password."""
     monkeypatch.setattr(handlers, "_model_registry_store", SqlAlchemyStore(mlflow.tracking_uri))
+    monkeypatch.setattr(handlers, "_tracking_store", TrackingStore(mlflow.tracking_uri, "/nowhere"))
 
     def asking(environ, start_response):
         if environ.get("HTTP_AUTHORIZATION") in LET_IN:
@@ -75,7 +78,7 @@ def use_aliases(way: ModuleType, mlflow: MlflowClient) -> None:
         way.delete_alias(name, "previous")
     assert mlflow.get_registered_model(NAME).aliases == {"champion": 2}
     mlflow.delete_model_version(NAME, "1")
-    assert [way.has_version(NAME, version) for version in (1, 2, 3)] == [False, True, False]
+    assert [way.registered(NAME, version) is not None for version in (1, 2, 3)] == [False, True, False]
     for version in (1, 3):
         with pytest.raises(RegistryError, match=r"can't set iris@champion"):
             way.set_alias(NAME, "champion", version)
@@ -194,6 +197,28 @@ def test_a_registry_of_an_external_database_is_read_in_the_schema_that_its_addre
     with pytest.raises(ServiceError, match="has no tables of MLflow"):
         mlflow_tables.aliases(NAME)  # only of the embedded registry it is known that they are nowhere else
     use_aliases(mlflow_tables, on_record.register_versions(NAME, 2))
+
+
+def test_each_way_says_the_same_of_a_version(mlflow, mlflow_server: str, monkeypatch):
+    run = mlflow.create_run(mlflow.create_experiment("e"))
+    for key, value in (("loss", -0.25), ("loss", 0.5), ("nothing", math.nan), ("all", math.inf)):
+        mlflow.log_metric(run.info.run_id, key, value)
+    mlflow.create_model_version(NAME, "file:///some/where", run.info.run_id, tags={"evertune.dataset": "ab", "x": "y"})
+    for alias, version in (("champion", 3), ("previous", 2), ("challenger", 3)):
+        client.set_alias(NAME, alias, version)
+    by_tables = mlflow_tables.registered(NAME, 3)
+    with monkeypatch.context() as patch:
+        point_at(mlflow_server, patch)
+        patch.setenv("MLFLOW_TRACKING_TOKEN", PASSWORD)
+        by_server, absent = rest.registered(NAME, 3), rest.registered(NAME, 4)
+    settings.cache_clear()
+    assert repr(by_tables) == repr(by_server) == repr(client.registered(NAME, 3)), "compared as text, for the NaN"
+    assert absent is mlflow_tables.registered(NAME, 4) is client.registered(NAME, 4) is None
+    assert (by_tables.location, sorted(by_tables.aliases)) == ("file:///some/where", ["challenger", "champion"])
+    assert (by_tables.tags["evertune.dataset"], by_tables.metrics["loss"], len(by_tables.metrics)) == ("ab", 0.5, 3)
+    assert client.version(NAME, 3).lineage == {"dataset": "ab"}
+    with pytest.raises(RegistryError, match="version 4: the registry has no such version"):
+        client.version(NAME, 4)
 
 
 @pytest.mark.parametrize("way", ["tables", "server"])
