@@ -20,6 +20,7 @@ from shared.storage import database
 logger = logging.getLogger(__name__)
 
 POLL_S = 2.0
+OVERDUE_S = 30.0  # after which a look that hasn't ended is trouble; an address that isn't there takes 10
 RETRY_S = 60.0  # until a version that was refused is tried again, since its files may have been mended
 
 
@@ -95,10 +96,15 @@ class LiveModel:
     ) -> None:
         self.name = name
         self.served: Served | None = None
-        self.trouble = "the registry hasn't been asked yet"
         self.swaps = 0
         self._find, self._load, self._log, self._clock = find, load, log, clock
         self._refused: Refusal | None = None
+        self._trouble = "the registry hasn't been asked yet"
+        self._looked_s = clock()
+
+    @property
+    def trouble(self) -> str:
+        return overdue(self._clock() - self._looked_s) or self._trouble
 
     def look(self) -> None:
         """Ask the registry once, and go on to its champion, if that loads. What fails is said in `trouble`."""
@@ -110,9 +116,9 @@ class LiveModel:
         except Exception as err:
             logger.exception("looking for the champion failed", extra={"model": self.name})
             trouble = f"looking for the champion failed: {err!r}"
-        if trouble and trouble != self.trouble:
+        if trouble and trouble != self._trouble:
             logger.warning("not following", extra={"model": self.name, "reason": trouble})
-        self.trouble = trouble
+        self._trouble, self._looked_s = trouble, self._clock()
         if self.served is not before:
             self._tell()
 
@@ -144,6 +150,13 @@ class LiveModel:
             logger.warning("promotion not logged", extra={"model": self.name, "reason": str(err)})
         except Exception:
             logger.exception("promotion not logged", extra={"model": self.name})
+
+
+def overdue(since_s: float) -> str:
+    """What is wrong where the last look ended so long ago; nothing, while another one may still be under way."""
+    if since_s <= OVERDUE_S:
+        return ""
+    return f"the registry was last asked {since_s:.0f} s ago: it doesn't answer, or a version takes long to load"
 
 
 def follow(live: LiveModel, stopped: Event, every_s: float = POLL_S) -> None:

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
-from deployments.model_server.live import RETRY_S, LiveModel, follow
+from deployments.model_server.live import OVERDUE_S, RETRY_S, LiveModel, follow
 from shared.errors import RegistryError, ServiceError, UnloadableModelError
 
 
@@ -131,6 +131,29 @@ def test_without_the_registry_or_with_a_fault_in_it_the_live_one_goes_on():
     registry.champion = 2
     live.look()
     assert state(live) == (2, 1, "")
+
+
+def test_a_look_that_hangs_is_told_until_one_ends_again():
+    registry = Registry()
+    live = following(registry)
+    asked, answered = Event(), Event()
+
+    def find(_: str) -> int:
+        asked.set()
+        answered.wait(10)
+        return 1
+
+    live._find = find
+    hanging = Thread(target=live.look)
+    hanging.start()
+    assert asked.wait(10)
+    registry.now_s = OVERDUE_S
+    assert state(live) == (1, 0, "")
+    registry.now_s = OVERDUE_S + 1
+    assert state(live)[2].startswith("the registry was last asked 31 s ago: it doesn't answer")
+    answered.set()
+    hanging.join(timeout=10)
+    assert state(live) == (1, 0, "")
 
 
 @contextmanager
