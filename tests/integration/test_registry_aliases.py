@@ -183,6 +183,18 @@ def test_what_is_live_is_known_where_mlflow_has_no_tables_yet_or_none_to_read(
     assert "hidden" not in str(refused.value)
 
 
+@pytest.mark.parametrize("address", ["postgresql://127.0.0.1:1/mlflow", "http://127.0.0.1:1"])
+def test_who_is_away_is_not_asked_by_mlflows_client_too_which_would_have_to_be_imported(address: str, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    code = (
+        "import sys; from shared.registry import aliases; from shared.errors import ServiceError\n"
+        "try: aliases.champion('iris')\n"
+        "except ServiceError as err: print('mlflow' in sys.modules, err)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("False MLflow must be reachable, but 127.0.0.1:1 isn't")
+
+
 @pytest.fixture
 def tracking(server: Server, evertune_template: str) -> Iterator[str]:
     """Address of an empty schema of a database of its own, which its options say."""
