@@ -16,7 +16,6 @@ from __future__ import annotations
 import ast
 import io
 import json
-import operator
 import os
 import re
 import sys
@@ -207,8 +206,17 @@ def save(system: System) -> dict[str, bytes]:
     return {"manifest.json": json.dumps(manifest, indent=1).encode(), **files}
 
 
-def load(folder: str | Path) -> System:
+def exported(archive: bytes) -> Any:
+    """The module of a checked `.pt2`, by torch itself."""
+    import torch
+
+    return torch.export.load(io.BytesIO(archive)).module(check_guards=False)  # guards are Python that torch runs
+
+
+def load(folder: str | Path, network: Callable[[bytes], Any] = exported) -> System:
     """The system saved in a folder.
+
+    network: makes a `torch.nn.Module` of a `.pt2` that was found to be plain.
 
     Raises:
         ModelError: the folder holds no saved system, or one that could only be loaded by running what is in it.
@@ -216,7 +224,7 @@ def load(folder: str | Path) -> System:
     root = Path(folder).resolve()
     manifest = _manifest(root)
     try:
-        return _system(manifest, lambda name: _read(root, name))
+        return _system(manifest, lambda name: _read(root, name), network)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as err:
         raise ModelError(f"a saved system must have all its files, but hasn't: {err}") from err
     except (ModelError, MemoryError, OSError, ImportError):
@@ -225,12 +233,12 @@ def load(folder: str | Path) -> System:
         raise ModelError(f"a saved system must be whole and as it was saved, but isn't: {err!r}") from err
 
 
-def _system(manifest: Mapping[str, Any], read: Callable[[str], bytes]) -> System:
+def _system(manifest: Mapping[str, Any], read: Callable[[str], bytes], network: Callable[[bytes], Any]) -> System:
     members = []
     for facts in manifest["members"]:
         parts = {Path(name).name: read(name) for name in facts["files"]}
         preprocessing = _load_skops(parts["preprocessing.skops"]) if "preprocessing.skops" in parts else None
-        members.append(Member(facts["name"], _KINDS[facts["kind"]][1](parts, facts), preprocessing))
+        members.append(Member(facts["name"], _KINDS[facts["kind"]][1](parts, facts, network), preprocessing))
     signature = Signature(**{key: tuple(value) for key, value in manifest["signature"].items()})
     calibrator = _load_skops(read(manifest["calibrator"])) if manifest["calibrator"] else None
     return System(signature, members, manifest["weights"], calibrator)
@@ -299,7 +307,7 @@ def _dump_estimator(member: Member, _: Signature) -> tuple[dict[str, bytes], dic
     return {"model.skops": _dump_skops(member.estimator, f"member {member.name!r}")}, {}
 
 
-def _load_estimator(parts: Mapping[str, bytes], _: Mapping[str, Any]) -> Any:
+def _load_estimator(parts: Mapping[str, bytes], *_: Any) -> Any:
     return _load_skops(parts["model.skops"])
 
 
@@ -324,7 +332,7 @@ def _dump_skops(value: Any, owner: str) -> bytes:
 
 def _load_skops(content: bytes) -> Any:
     skops = _skops()
-    protocol = json.loads(_parts(content)["schema.json"])["protocol"]
+    protocol = json.loads(archive_parts(content)["schema.json"])["protocol"]
     if protocol < _PROTOCOL:
         raise ModelError(f"a skops file must be of protocol {_PROTOCOL} at least, but is of {protocol}; don't load it")
     unknown = sorted(set(skops.get_untrusted_types(data=content)) - set(TRUSTED_TYPES))
@@ -372,7 +380,7 @@ def _dump_xgboost(member: Member, _: Signature) -> tuple[dict[str, bytes], dict[
     return parts, {"class": type(model).__name__, "n_jobs": model.n_jobs, "step": step}
 
 
-def _load_xgboost(parts: Mapping[str, bytes], facts: Mapping[str, Any]) -> Any:
+def _load_xgboost(parts: Mapping[str, bytes], facts: Mapping[str, Any], _: Any) -> Any:
     import xgboost
 
     known = {
@@ -431,15 +439,9 @@ def _dump_torch(member: Member, signature: Signature) -> tuple[dict[str, bytes],
     return {"model.pt2": _plain_archive(buffer.getvalue())}, {}
 
 
-def _load_torch(parts: Mapping[str, bytes], _: Mapping[str, Any]) -> Any:
+def _load_torch(parts: Mapping[str, bytes], _: Any, network: Callable[[bytes], Any]) -> Any:
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # for good: other threads load, too
-    import torch
-
-    archive = _plain_archive(parts["model.pt2"])
-    try:
-        return _module(_parts(archive))
-    except _OtherGraphError:
-        return torch.export.load(io.BytesIO(archive)).module(check_guards=False)  # guards are Python that torch runs
+    return network(_plain_archive(parts["model.pt2"]))
 
 
 _PART = re.compile(
@@ -466,7 +468,7 @@ def _plain_archive(content: bytes) -> bytes:
     Raises:
         ModelError: the archive has more in it: pickles, custom objects, compiled code, or Python in its graph.
     """
-    parts, plain = _parts(content), io.BytesIO()
+    parts, plain = archive_parts(content), io.BytesIO()
     for name, part in parts.items():
         pickled = name.endswith("_config.json") and _has_pickles(part)
         if pickled or (name.endswith("sample_inputs/model.pt") and part) or not _PART.fullmatch(name):
@@ -480,7 +482,7 @@ def _plain_archive(content: bytes) -> bytes:
     return plain.getvalue()
 
 
-def _parts(content: bytes) -> dict[str, bytes]:
+def archive_parts(content: bytes) -> dict[str, bytes]:
     """What is in an archive, each part as it is: nothing packed, so that it can't grow beyond the archive's size.
 
     Raises:
@@ -565,164 +567,6 @@ def _is_formula(text: str) -> bool:
 def _has_pickles(config: bytes) -> bool:
     payloads = json.loads(config)["config"].values()
     return not all(p["use_pickle"] is False and re.fullmatch(r"(weight|tensor)_\d+", p["path_name"]) for p in payloads)
-
-
-class _OtherGraphError(Exception):
-    """A graph has more in it than calls of operators, such as a branch."""
-
-
-_SCHEMA = 8  # of torch's graphs: the version whose names and numbers stand here
-_POSITIONAL, _KEYWORD = 1, 2
-_NUMBERED = {  # what a number means, from 1 on
-    "as_scalar_type": "uint8 int8 int16 int32 int64 float16 float32 float64 complex32 complex64 complex128 bool "
-    "bfloat16",
-    "as_memory_format": "contiguous_format channels_last channels_last_3d preserve_format",
-    "as_layout": "sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc _mkldnn strided",
-}
-
-
-def _module(parts: Mapping[str, bytes]) -> Any:
-    """The graph of a plain archive as a `torch.nn.Module` that calls one operator after the other.
-
-    `torch.export.load` makes one, too, but imports torch's compiler for it, which takes longer than torch itself.
-
-    Raises:
-        _OtherGraphError: this graph needs it.
-    """
-    import torch
-
-    saved = json.loads(parts["archive/models/model.json"])
-    if saved["schema_version"]["major"] != _SCHEMA or parts["archive/byteorder"] != sys.byteorder.encode():
-        raise _OtherGraphError
-    calls, signature = saved["graph_module"]["graph"]["nodes"], saved["graph_module"]["signature"]
-    graph, root = torch.fx.Graph(), torch.nn.Module()
-    values, tensors = {}, _tensors(parts)
-    for i, spec in enumerate(signature["input_specs"]):
-        match spec:
-            case {"user_input": {"arg": given}}:
-                values[_name(given)] = graph.placeholder("rows")
-            case {"parameter": given} | {"buffer": given} | {"tensor_constant": given}:
-                (key,) = (given[key] for key in given if key.endswith("_name"))
-                root.register_parameter(f"tensor_{i}", tensors[key])
-                values[given["arg"]["name"]] = graph.get_attr(f"tensor_{i}")
-            case _:
-                raise _OtherGraphError
-    for call in calls:
-        _add(call, graph, values)
-    match signature["output_specs"]:
-        case [{"user_output": {"arg": result}}]:
-            graph.output(values[_name(result)])
-        case _:
-            raise _OtherGraphError
-    return torch.fx.GraphModule(root, graph)
-
-
-def _tensors(parts: Mapping[str, bytes]) -> dict[str, Any]:
-    """Parameters, buffers and constants by name. Those that share memory still do."""
-    import torch
-
-    found, memory = {}, {}
-    for part, config in parts.items():
-        if part.endswith("_config.json"):
-            for name, entry in json.loads(config)["config"].items():
-                path, facts = f"{part.rpartition('/')[0]}/{entry['path_name']}", entry["tensor_meta"]
-                if path not in memory:
-                    memory[path] = _flat(parts[path], facts["dtype"])
-                sizes, strides = ([size["as_int"] for size in facts[key]] for key in ("sizes", "strides"))
-                tensor = memory[path].as_strided(sizes, strides, facts["storage_offset"]["as_int"])
-                # Also without gradients, attention is computed in another way by those that may have some.
-                found[name] = torch.nn.Parameter(tensor, requires_grad=facts["requires_grad"])
-    return found
-
-
-def _flat(content: bytes, dtype: int) -> Any:
-    """Raw memory as a tensor, at an address that suits torch's kernels."""
-    import torch
-
-    known = _constant("as_scalar_type", dtype)
-    return torch.frombuffer(bytearray(content), dtype=known).clone() if content else torch.empty(0, dtype=known)
-
-
-def _add(call: Mapping[str, Any], graph: Any, values: dict[str, Any]) -> None:
-    """A call of an operator with arguments from `values`, where its results are put."""
-    arguments: list[Any] = []
-    keywords: dict[str, Any] = {}
-    for given in call["inputs"]:
-        value = _argument(given["arg"], values)
-        if given["kind"] == _POSITIONAL and not keywords:
-            arguments.append(value)
-        elif given["kind"] == _KEYWORD and given["name"].isidentifier():  # it becomes Python
-            keywords[given["name"]] = value
-        else:
-            raise _OtherGraphError
-    result = graph.call_function(_operator(call["target"]), tuple(arguments), keywords)
-    match call["outputs"]:
-        case []:
-            return
-        case [{"as_tensors": [*tensors]}]:
-            names = [tensor["name"] for tensor in tensors]
-        case [one]:
-            values[_name(one)] = result
-            return
-        case several:
-            names = [_name(one) for one in several]
-    values |= {name: graph.call_function(operator.getitem, (result, i)) for i, name in enumerate(names)}
-
-
-def _name(argument: Mapping[str, Any]) -> str:
-    """The name of a tensor, or of a number that isn't known before there are rows."""
-    match argument:
-        case {"as_tensor": {"name": str(name)}}:
-            return name
-        case {"as_sym_int": {"as_name": str(name)}} | {"as_sym_float": {"as_name": str(name)}}:
-            return name
-        case {"as_sym_bool": {"as_name": str(name)}}:
-            return name
-    raise _OtherGraphError
-
-
-def _argument(given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-    """What an operator is called with."""
-    ((kind, content),) = given.items()
-    match kind, content:
-        case "as_none", _:
-            return None
-        case "as_int" | "as_bool" | "as_string" | "as_ints" | "as_bools", _:
-            return content
-        case "as_float", _:
-            return float(content)  # what isn't finite is a text
-        case "as_floats", _:
-            return [float(value) for value in content]
-        case "as_tensors", _:
-            return [values[tensor["name"]] for tensor in content]
-        case "as_optional_tensors" | "as_sym_ints" | "as_sym_floats" | "as_sym_bools", [*several]:
-            return [_argument(one, values) for one in several]
-        case "as_name", str(name):
-            return values[name]
-        case "as_sym_int" | "as_sym_float" | "as_sym_bool", _ if "as_name" not in content:
-            return _argument(content, values)
-        case "as_device", {"type": "cpu"}:
-            return import_module("torch").device("cpu")
-        case _ if kind in _NUMBERED:
-            return _constant(kind, content)
-    return values[_name(given)]
-
-
-def _constant(kind: str, number: int) -> Any:
-    """One of torch's constants."""
-    names = _NUMBERED[kind].split()
-    if not 0 < number <= len(names):
-        raise _OtherGraphError
-    return getattr(import_module("torch"), names[number - 1])
-
-
-def _operator(function: str) -> Callable[..., Any]:
-    """A function that a plain graph may name."""
-    module, _, path = function.partition(".")
-    if path.startswith("ops.higher_order"):  # its arguments are graphs
-        raise _OtherGraphError
-    found: Callable[..., Any] = operator.attrgetter(path)(import_module(module))
-    return found
 
 
 _KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {

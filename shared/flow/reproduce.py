@@ -158,11 +158,11 @@ def retrained(plan: Plan, recorded: Mapping[str, Any]) -> Retrained:
 def loaded(retrained: Retrained) -> System:
     """A retrained model as the registry would give it back."""
     from shared import model
-    from shared.registry import pyfunc
+    from shared.registry import graphs, pyfunc
 
     with tempfile.TemporaryDirectory() as folder:
         pyfunc.write_files(retrained.files, Path(folder))
-        return model.load(folder)
+        return model.load(folder, graphs.network)
 
 
 def has_torch(system: System) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared import model
+from shared.registry import graphs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +55,7 @@ def load(folder: Path) -> model.System:
     Raises:
         ModelError: as `model.load` does.
     """
-    return model.load(folder / "artifacts" / ARTIFACT)
+    return model.load(folder / "artifacts" / ARTIFACT, graphs.network)
 
 
 def inputs(folder: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from shared import model
 from shared.model import Member, Signature, System, save
+from shared.registry import graphs
 
 ROOT = Path(__file__).parents[2]
 TIMES, WIDTH = 6, 8
@@ -94,8 +94,7 @@ def saved(module: nn.Module) -> bytes:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_loaded_network_answers_as_torchs_own_loader_would_let_it_to_the_last_bit(name):
     content = saved(network(name))
-    loaded = model._load_torch({"model.pt2": content}, {})
-    theirs = torch.export.load(io.BytesIO(content)).module()
+    loaded, theirs = graphs.network(content), torch.export.load(io.BytesIO(content)).module()
     with torch.inference_mode():
         for n_rows in (1, 2, 5):
             rows = torch.randn(n_rows, TIMES, WIDTH)
@@ -106,8 +105,8 @@ def test_a_loaded_network_answers_as_torchs_own_loader_would_let_it_to_the_last_
 def test_a_network_is_loaded_without_torchs_compiler(name, tmp_path):
     (tmp_path / "model.pt2").write_bytes(saved(network(name)))
     code = (
-        f"import sys, pathlib; from shared import model; path = pathlib.Path({str(tmp_path / 'model.pt2')!r})\n"
-        "model._load_torch({'model.pt2': path.read_bytes()}, {})\n"
+        "import sys, pathlib; from shared.registry import graphs\n"
+        f"graphs.network(pathlib.Path({str(tmp_path / 'model.pt2')!r}).read_bytes())\n"
         "print(sorted({'sympy', 'torch._dynamo', 'torch._inductor', 'triton'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -117,11 +116,11 @@ def test_a_network_is_loaded_without_torchs_compiler(name, tmp_path):
 def test_numbers_mean_what_torch_means_by_them():
     from torch._export.serde import schema, serialize
 
-    assert schema.SCHEMA_VERSION[0] == model._SCHEMA, "look what has changed in `torch/_export/serde/schema.py`"
+    assert schema.SCHEMA_VERSION[0] == graphs._SCHEMA, "look what has changed in `torch/_export/serde/schema.py`"
     for kind, known in {
         "as_scalar_type": serialize._SERIALIZE_TO_TORCH_DTYPE,
         "as_memory_format": serialize._SERIALIZE_TO_TORCH_MEMORY_FORMAT,
         "as_layout": serialize._SERIALIZE_TO_TORCH_LAYOUT,
     }.items():
-        numbers = range(1, len(model._NUMBERED[kind].split()) + 1)
-        assert [model._constant(kind, number) for number in numbers] == [known[number] for number in numbers]
+        numbers = range(1, len(graphs._NUMBERED[kind].split()) + 1)
+        assert [graphs._constant(kind, number) for number in numbers] == [known[number] for number in numbers]
