@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from deployments.model_server.rows import Columns, InvalidRowsError, parse_json
+from deployments.model_server import tables
+from deployments.model_server.rows import Columns, InvalidRowsError, check_size, parse_json
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
@@ -69,7 +70,9 @@ def _of_records(columns: Columns, records: list[Any]) -> pd.DataFrame:
     for i, record in enumerate(records):
         if not isinstance(record, dict):
             raise InvalidRowsError(f"row {i} must be an object with a value by each column's name, but isn't")
-    names = [name for name in columns.kinds if any(name in record for record in records)]
+    found = set().union(*records)
+    names = [name for name in columns.kinds if name in found]
+    check_size(len(records) * len(names) * tables.NUMBER_BYTES)  # `{}` stands for a value of each column
     return columns.from_rows(names, [[record.get(name) for name in names] for record in records])
 
 

@@ -101,7 +101,7 @@ class Columns:
                 raise InvalidRowsError(f"`columns` must be a list of names, but is {_shown(columns)}")
             self._check(columns, "`columns`")
         if isinstance(rows, list):
-            _check_size(len(rows) * len(columns) * tables.NUMBER_BYTES)
+            check_size(len(rows) * len(columns) * tables.NUMBER_BYTES)
         index, adapter = _reader(tuple(columns), tuple(self.kinds[name] for name in columns))
         try:
             values = adapter.validate_python(rows)
@@ -132,7 +132,7 @@ class Columns:
         return self._from_table(table)
 
     def _from_table(self, table: pa.Table) -> pd.DataFrame:
-        _check_size(tables.decoded_bytes(table))
+        check_size(tables.decoded_bytes(table))
         arrays = [_cast(table[name], name, kind) for name, kind in self.kinds.items()]
         return _some(pa.table(arrays, names=list(self.kinds))).to_pandas()
 
@@ -225,7 +225,7 @@ def _names(table: pa.Table) -> list[str]:
         raise InvalidRowsError("the names of the columns must be UTF-8, but aren't") from None
 
 
-def _check_size(n_bytes: int) -> None:
+def check_size(n_bytes: int) -> None:
     if n_bytes > tables.MOST_BYTES:
         raise InvalidRowsError(
             f"the rows must take at most {tables.MOST_BYTES} bytes in memory, but would take {n_bytes}; send fewer"

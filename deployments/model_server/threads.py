@@ -39,7 +39,7 @@ class Threads:
     wait, the faster they are answered. Who was answered together asks again together, but not at one moment: so the
     first waits a little for the others. Who asks alone never waits.
 
-    A body of JSON becomes up to fifty times as much memory while it is read, so of the bulky ones one is answered at a
+    A body of JSON becomes up to ninety times as much memory while it is read, so of the bulky ones one is answered at a
     time. Reading them is Python's own work, of which no second thread does more.
     """
 

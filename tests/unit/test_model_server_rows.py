@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.model_server import tables
+from deployments.model_server import mlflow_forms, tables
 from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME, Columns, InvalidRowsError
 from shared.config import DataConfig
 from shared.data import sources
@@ -199,6 +200,17 @@ def test_few_bytes_that_stand_for_many_are_refused_before_they_are_decoded():
         table = pa.table({"t": pa.DictionaryArray.from_arrays(REPEATED, values)})
         with pytest.raises(InvalidRowsError, match="the rows must take at most 134217728 bytes in memory, but would"):
             Columns({"t": TEXT}).from_arrow(arrow(table))
+
+
+def test_records_that_leave_columns_out_are_refused_before_those_are_filled_in():
+    kinds = dict.fromkeys(map(str, range(64)), NUMBER)
+    body = json.dumps({"instances": [dict.fromkeys(kinds, 1)] + [{}] * (tables.MOST_BYTES // 512)}).encode()
+    tracemalloc.start()
+    with pytest.raises(InvalidRowsError, match="the rows must take at most 134217728 bytes in memory, but would"):
+        mlflow_forms.read(Columns(kinds), False, body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < tables.MOST_BYTES
 
 
 def test_a_dictionary_of_numbers_takes_what_its_longest_does():
