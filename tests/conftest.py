@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from shared.settings import settings
 from shared.storage import PostgresStorage, embedded
 from shared.storage.database import sqlalchemy_url
+from tests import fork_server
 
 # Tests kill processes, never the machine: what a commit has written to the page cache is durable enough.
 FAST = ("fsync = off", "full_page_writes = off", "max_connections = 300")
@@ -166,6 +168,22 @@ def home(
         settings.cache_clear()
         yield folder
     settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a `python` that has imported all packages when it starts: see `fork_server`."""
+    with fork_server.serving(tmp_path_factory.mktemp("forks")) as programs:
+        yield programs
+
+
+@pytest.fixture
+def forked(forks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test starts by `sys.executable`, and all that is started by that, is forked.
+
+    For what is said of flows and commands. How they start, import and end is shown without.
+    """
+    monkeypatch.setattr(sys, "executable", str(forks / "python"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -153,12 +153,13 @@ def _content(path: Path) -> bytes:
     return gzip.decompress(content) if content.startswith(GZIP) else content
 
 
-def test_what_an_interrupt_left_behind_is_picked_up(evertune: Command) -> None:
+def test_what_an_interrupt_left_behind_is_picked_up(evertune: Command, request: pytest.FixtureRequest) -> None:
     command = ("run", "breast_cancer", *sets("data.rows=400", "classical.n_trials=6", "system.n_trials=3", ANY_LATENCY))
     first = subprocess.Popen([sys.executable, "-m", "shared.cli", *command], cwd=ROOT, stdout=subprocess.DEVNULL)
     study = _study_with_finished_trials(2)
     first.send_signal(signal.SIGINT)
     assert first.wait() == 130
+    request.getfixturevalue("forked")
     before = finished(study)
     assert 2 <= before < 6
 

@@ -51,6 +51,7 @@ def iris(home: Path, tmp_path: Path) -> Path:
     return config
 
 
+@pytest.mark.usefixtures("forked")
 def test_functions_are_tuned_and_a_study_goes_on_with_its_own_objective(iris: Path):
     first = HPORunner(iris, objective=build, n_trials=2).run()
 
@@ -113,6 +114,7 @@ def test_decorators_reach_the_steps_and_a_flow_that_fails_says_why(iris: Path):
         HPORunner(iris, objective=build, n_trials=1).run(with_=["nosuch"])
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_command_tunes_as_the_client_does(evertune: Command, iris: Path):
     told = evertune("tune", str(iris), "--trials", "2").stdout
     assert "ClassicalHPOFlow finished" in told

@@ -32,6 +32,7 @@ def shown(card: Path) -> str:
     return base64.b64decode(packed).decode()
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_run_records_a_version_with_a_card_and_the_next_finds_it_unchanged(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -48,6 +48,7 @@ def build(trial):
 """
 
 
+pytestmark = pytest.mark.usefixtures("forked")
 SCRIPT = "def objective(trial): return trial.suggest_float('x', 0, 1)\n"  # imports next to nothing
 
 

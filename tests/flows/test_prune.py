@@ -83,6 +83,7 @@ def register(ref: DatasetRef, study: str) -> ModelVersion:
     return client.register("breast_cancer", save(system), use_case="breast_cancer", **example, **facts)
 
 
+@pytest.mark.usefixtures("forked")
 def test_old_nights_go_and_the_champion_stays_with_all_that_it_came_of(
     home: Path, checkout: Path, prepare: Callable[[int], DatasetRef], evertune: Command
 ) -> None:

@@ -31,6 +31,7 @@ def project(home: Path, checkout: Path) -> Path:
     return checkout
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_own_use_case_of_the_readme_ends_with_a_champion(project: Path, evertune: Command) -> None:
     assert (project / "configs" / "wine.toml").exists()
     assert "Wine cultivars" in evertune("config", "check", "wine", cwd=project).stdout

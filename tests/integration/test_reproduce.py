@@ -27,6 +27,7 @@ from shared.storage.ledger import Ledger
 from shared.tuning.select import summary
 from tests import on_record
 
+pytestmark = pytest.mark.usefixtures("forked")
 SOURCES = {
     "scikit-learn": """
         from sklearn.ensemble import RandomForestClassifier

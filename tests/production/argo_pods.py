@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -105,10 +104,14 @@ class Pod:
 
 @dataclass
 class Node:
-    """secrets: of the cluster, by name. deaths: the moments at which the next pods of a flow and a step die."""
+    """secrets: of the cluster, by name. programs: the folder of the image's `python`.
+
+    deaths: the moments at which the next pods of a flow and a step die.
+    """
 
     folder: Path
     secrets: Mapping[str, Mapping[str, str]]
+    programs: Path
     deaths: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,7 +119,6 @@ class Node:
         self.site = self.folder / "site" / "sitecustomize.py"
         self.site.parent.mkdir(parents=True)
         self.site.write_text(SITE)
-        self.python = Path(sys.executable).parent
 
     def run(self, pod: Pod, template: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, str]:
         """Run a template's container to its end; returns its output parameters.
@@ -167,7 +169,7 @@ class Node:
     def _environment(self, pod: Pod, container: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, str]:
         """The image's, then what the template says: as Kubernetes has it, `env` wins over `envFrom`."""
         image = {
-            "PATH": os.pathsep.join([str(self.python), "/usr/bin", "/bin"]),
+            "PATH": os.pathsep.join([str(self.programs), "/usr/bin", "/bin"]),
             "HOME": str(pod.folder / "home"),
             "PYTHONPATH": str(self.site.parent),
             "POD_ROOT": str(pod.folder),

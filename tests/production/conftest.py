@@ -93,7 +93,7 @@ def evertune(kubernetes: KubernetesAPI, database: str) -> Command:
 
 @pytest.fixture(scope="module")
 def argo(
-    object_store: str, server: Server, evertune_template: str, mlflow_template: str,
+    object_store: str, server: Server, evertune_template: str, mlflow_template: str, forks: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LocalArgo]:  # fmt: skip
     """An Argo that runs what is deployed, with databases of a module's own, to which the environment leads, too."""
@@ -114,7 +114,7 @@ def argo(
             "AWS_ENDPOINT_URL": object_store,
         }
         secret = {**services, **{name: SETTINGS[name] for name in SETTINGS if "AWS" in name}}
-        argo = LocalArgo(api, folder, {SETTINGS["METAFLOW_KUBERNETES_SECRETS"]: secret})
+        argo = LocalArgo(api, folder, {SETTINGS["METAFLOW_KUBERNETES_SECRETS"]: secret}, forks)
         with argo.serving() as webhook_url:
             cluster = {
                 "KUBECONFIG": str(kubeconfig),

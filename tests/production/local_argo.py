@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
 
-from tests.production import fork_server
 from tests.production.argo_events import ArgoEvents
 from tests.production.argo_pods import Node, Pod
 from tests.production.argo_workflow import Outputs, Values, Walk
@@ -61,11 +60,13 @@ class ArgoRun:
 class LocalArgo:
     """Runs each Workflow that the API gets, on a node of this machine. events: the webhook and the Sensors.
 
-    secrets: of the cluster, by name, with their keys.
+    secrets: of the cluster, by name, with their keys. programs: see `argo_pods.Node`.
     """
 
-    def __init__(self, api: KubernetesAPI, folder: Path, secrets: Mapping[str, Mapping[str, str]]) -> None:
-        self._api, self.node = api, Node(folder, secrets)
+    def __init__(
+        self, api: KubernetesAPI, folder: Path, secrets: Mapping[str, Mapping[str, str]], programs: Path
+    ) -> None:
+        self._api, self.node = api, Node(folder, secrets, programs)
         self.events = ArgoEvents(lambda: api.all("sensors"), self.submit)
         self.all: list[ArgoRun] = []
         self._waited_for = 0
@@ -76,10 +77,7 @@ class LocalArgo:
         """The URL of the webhook, for as long as Workflows are run."""
         self._api.watchers.append(self._seen)
         try:
-            with (
-                fork_server.serving(self.node.folder, self.node.site) as self.node.python,
-                self.events.serving() as url,
-            ):
+            with self.events.serving() as url:
                 yield url
         finally:
             self._api.watchers.remove(self._seen)

@@ -21,6 +21,7 @@ from tests.flows.conftest import ROOT, execute
 from tests.production.conftest import PASSWORD, SETTINGS
 from tests.production.kubernetes_api import KubernetesAPI
 
+pytestmark = pytest.mark.usefixtures("forked")
 PARTS = {"DataPrepFlow": "data", "ClassicalHPOFlow": "classical", "DeepHPOFlow": "deep", "SystemTuneFlow": "system"}
 HEAVY = ("prepare", "tune", "retrain", "promote")
 PRODUCTION, BRANCH = ("--production",), ("--branch", "x")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from shared.config import load_use_case
@@ -59,6 +60,7 @@ told["run"] = triggered.run
 END = "print(json.dumps(told))"
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_script_and_a_notebook_tune_here_and_by_what_is_deployed(argo: LocalArgo, tmp_path: Path):
     config = tmp_path / "iris.toml"
     config.write_text(CONFIG)

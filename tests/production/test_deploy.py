@@ -14,6 +14,7 @@ from tests.flows.conftest import ROOT, execute
 from tests.production.conftest import PASSWORD, Command
 from tests.production.kubernetes_api import KubernetesAPI
 
+pytestmark = pytest.mark.usefixtures("forked")
 FLOWS = ("DataPrepFlow", "ClassicalHPOFlow", "DeepHPOFlow", "SystemTuneFlow")
 KINDS = ("created", "changed", "unchanged", "deleted")
 REPORT = """

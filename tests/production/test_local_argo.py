@@ -18,13 +18,14 @@ from shared.config import load_use_case
 from shared.registry import client
 from shared.registry.lineage import git_commit
 from shared.storage.ledger import Ledger
+from tests import fork_server
 from tests.flows.conftest import ROOT, execute
-from tests.production import fork_server
 from tests.production.argo_events import Event, argument
 from tests.production.argo_placeholders import NotMetaflow, dependencies, holds, substitute
 from tests.production.local_argo import ArgoRun, LocalArgo
 from tests.production.metadata_service import MetadataService
 
+pytestmark = pytest.mark.usefixtures("forked")
 FLOWS = ("DataPrepFlow", "ClassicalHPOFlow", "DeepHPOFlow", "SystemTuneFlow")
 
 
@@ -124,25 +125,25 @@ def outcomes(use_case: str) -> dict[str, Mapping[str, object]]:
     ],
 )
 def test_a_pods_python_is_one(argo: LocalArgo, tmp_path: Path, arguments: str, printed: str, status: int):
-    ran = python(argo.node.python, tmp_path, arguments)
+    ran = python(argo.node.programs, tmp_path, arguments)
     assert (ran.stdout, ran.returncode) == (printed, status), ran.stderr
 
 
 def python(programs: Path, root: Path, arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", f"python {arguments}"], input="hello\n", text=True, capture_output=True, process_group=0,
-        env={"PATH": f"{programs}:/usr/bin:/bin", "POD_ROOT": str(root)}, check=False,
+        cwd=root, env={"PATH": f"{programs}:/usr/bin:/bin"}, check=False,
     )  # fmt: skip
 
 
 def test_pods_draw_random_numbers_of_their_own(argo: LocalArgo, tmp_path: Path):
     draw = "-c 'import numpy, random; print(numpy.random.random(), random.random())'"
-    drawn = [number for _ in range(2) for number in python(argo.node.python, tmp_path, draw).stdout.split()]
+    drawn = [number for _ in range(2) for number in python(argo.node.programs, tmp_path, draw).stdout.split()]
     assert len({*drawn}) == 4
 
 
 def test_a_pods_python_ends_when_what_it_is_forked_from_is_gone(tmp_path: Path):
-    with fork_server.serving(tmp_path, tmp_path / "site.py") as programs:
+    with fork_server.serving(tmp_path) as programs:
         pass
     assert python(programs, tmp_path, "-c 'print(1)'").returncode == 1
 

@@ -1,8 +1,8 @@
-"""Python processes that start in no time: forks of one that has imported the image's packages.
+"""Python processes that start in no time: forks of one that has imported the environment's packages, but not Evertune.
 
-`python` on a pod's PATH is `CLIENT`: it hands its arguments, environment, folder and open files to the server, and
-ends as the fork does. A fork is in its client's process group, and so dies with the pod. With options of Python other
-than -u, -c and -m, the client becomes the real Python.
+`python` is `CLIENT`: it hands its arguments, environment, folder and open files to the server, and ends as the fork
+does. A fork is in its client's process group, unless that is another session's, and is killed when its client is gone.
+With options of Python other than -u, -c and -m, the client becomes the real Python.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
+# None may read a test's environment when it is imported, as `metaflow` and `kubernetes` do.
 PACKAGES = (
-    "boto3", "requests", "psycopg", "sqlalchemy", "pandas", "pyarrow.fs", "pyarrow.parquet", "sklearn.ensemble",
-    "sklearn.linear_model", "optuna", "mlflow.pyfunc", "skops.io",
+    "boto3", "requests", "psycopg", "sqlalchemy", "alembic", "pydantic_settings", "typer", "rich",
+    "yaml", "altair", "pandas", "pyarrow.fs", "pyarrow.parquet", "scipy.stats", "sklearn.datasets", "sklearn.ensemble",
+    "sklearn.linear_model", "xgboost", "optuna", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store", "skops.io", "torch._dynamo", "torch.export", "torchvision",
 )  # fmt: skip
 MAX_FILES = 250  # that are open in a client, all with lower numbers
 CLIENT = """#!{python} -IS
@@ -39,15 +43,15 @@ files = [int(file) for file in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 socket.send_fds(server, [b"."], files)
-server.sendall(json.dumps([arguments, dict(os.environ), os.getcwd(), os.getpgid(0), files, sys.argv[0]]).encode())
-server.shutdown(socket.SHUT_WR)
+said = json.dumps([arguments, dict(os.environ), os.getcwd(), os.getpgid(0), files, sys.argv[0]])
+server.sendall(said.encode() + b"\\n")
 os._exit(int(server.recv(4) or b"1"))
 """
 
 
 @contextmanager
-def serving(folder: Path, site: Path) -> Iterator[Path]:
-    """A folder for the PATH, in which `python` is a client. site: a file that each fork runs first."""
+def serving(folder: Path) -> Iterator[Path]:
+    """A folder for the PATH, in which `python` is a client."""
     address, client = folder / "forks", folder / "bin" / "python"
     client.parent.mkdir()
     client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
@@ -57,7 +61,7 @@ def serving(folder: Path, site: Path) -> Iterator[Path]:
     with socket.socket(socket.AF_UNIX) as listener:  # clients wait while it imports, and learn at once that it is gone
         listener.bind(str(address))
         listener.listen(128)
-        command = [sys.executable, __file__, str(listener.fileno()), str(site)]
+        command = [sys.executable, __file__, str(listener.fileno())]
         server = subprocess.Popen(command, env=clean, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
     try:
         yield client.parent
@@ -87,13 +91,12 @@ def forked(client: socket.socket) -> list[str]:
     """Fork once more: this process waits for that one, and tells the client how it has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, files, _, _ = socket.recv_fds(client, 1, MAX_FILES)
-    said = json.loads(b"".join(iter(lambda: client.recv(1 << 16), b"")))
-    arguments, environment, folder, group, numbers, python = said
-    os.setpgid(0, group)
+    arguments, environment, folder, group, numbers, python = json.loads(client.makefile().readline())
+    os.setpgid(0, 0)
+    with suppress(PermissionError):  # that of another session
+        os.setpgid(0, group)
     if worker := os.fork():
-        status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
-        client.sendall(str(status if status >= 0 else 128 - status).encode())
-        os._exit(0)
+        wait_for(worker, client)
     client.close()
     apart = [fcntl.fcntl(file, fcntl.F_DUPFD, MAX_FILES) for file in files]
     os.closerange(0, MAX_FILES)
@@ -109,12 +112,26 @@ def forked(client: socket.socket) -> list[str]:
     return list(arguments)
 
 
-def run(arguments: list[str], site: str) -> None:
+def wait_for(worker: int, client: socket.socket) -> NoReturn:
+    """Tell the client how a worker has ended, or end the worker when the client is gone."""
+    ended = os.pidfd_open(worker)
+    if ended not in select.select([ended, client], [], [])[0]:
+        is_leader = os.getpgid(0) == os.getpid()
+        os.killpg(0, signal.SIGKILL) if is_leader else os.kill(worker, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+    with suppress(BrokenPipeError):
+        client.sendall(str(status if status >= 0 else 128 - status).encode())
+    os._exit(0)
+
+
+def run(arguments: list[str]) -> None:
     """What Python does with its command line."""
     kind, *sys.argv = arguments if arguments[0] in ("-c", "-m") else ["", *arguments]
     first = str(Path.cwd() if kind else Path(sys.argv[0]).resolve().parent)
     sys.path[:0] = [first, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    runpy.run_path(site)
+    sys.modules.pop("sitecustomize", None)
+    with suppress(ModuleNotFoundError):
+        import_module("sitecustomize")
     if kind == "-c":
         code, sys.argv[0] = sys.argv[0], "-c"
         exec(code, {"__name__": "__main__"})
@@ -124,10 +141,10 @@ def run(arguments: list[str], site: str) -> None:
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def status_of(arguments: list[str], site: str) -> int:
+def status_of(arguments: list[str]) -> int:
     """Run it to its end; the exit status."""
     try:
-        run(arguments, site)
+        run(arguments)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -139,7 +156,7 @@ def status_of(arguments: list[str], site: str) -> int:
 
 
 if __name__ == "__main__":
-    status = status_of(serve(socket.socket(fileno=int(sys.argv[1]))), sys.argv[2])
+    status = status_of(serve(socket.socket(fileno=int(sys.argv[1]))))
     # An interpreter's end, less the second that it takes to clear all that was imported.
     threading._shutdown()
     atexit._run_exitfuncs()
