@@ -148,6 +148,16 @@ def test_a_pods_python_ends_when_what_it_is_forked_from_is_gone(tmp_path: Path):
     assert python(programs, tmp_path, "-c 'print(1)'").returncode == 1
 
 
+def test_a_fork_and_what_it_has_started_end_with_its_client_in_another_session_too(forks: Path):
+    wait = "import signal; signal.pause()"
+    start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {wait!r}])"
+    code = f"{start}; print('begun', flush=True); {wait}"
+    client = subprocess.Popen([forks / "python", "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert client.stdout.readline() == "begun\n"
+    client.kill()
+    assert client.communicate()[0] == "", "its output ends, when nobody is left who has it open"
+
+
 def test_a_tasks_artifacts_are_not_those_of_one_whose_id_begins_alike():
     service, step = MetadataService(), "/flows/F/runs/1/steps/start"
     for task in ("4", "41"):
