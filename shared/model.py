@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import keyword
 import os
 import re
 import sys
@@ -38,7 +39,8 @@ _PROTOCOL = 2  # of skops: its loaders of earlier ones audit less
 _CHUNK = 1024  # rows that go through a torch module at a time: bounds the memory of its activations
 
 # Types beyond skops' own list that a fitted estimator of scikit-learn is made of. Each was reviewed: loading one sets
-# plain attributes or array memory and calls nothing that the file chooses. Never add a type that runs what it is given.
+# plain attributes or array memory. A file can have nothing else called than what is listed, but that with any arguments
+# of such types: never add a type or a function that runs what it is given, or touches files.
 TRUSTED_TYPES = tuple(
     f"{module}.{name}"
     for module, names in {
@@ -387,7 +389,8 @@ def _load_xgboost(parts: Mapping[str, bytes], facts: Mapping[str, Any], _: Any) 
         c.__name__: c
         for c in (xgboost.XGBClassifier, xgboost.XGBRegressor, xgboost.XGBRFClassifier, xgboost.XGBRFRegressor)
     }
-    model = known[facts["class"]](n_jobs=facts["n_jobs"])
+    n_jobs = facts["n_jobs"]
+    model = known[facts["class"]](n_jobs=n_jobs and min(n_jobs, os.cpu_count() or 1))
     model.load_model(bytearray(parts["model.ubj"]))
     if facts["step"] is None:
         return model
@@ -459,6 +462,9 @@ _ARITHMETIC = re.compile(
     r"Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|Abs|And|Or|Not|Where|\w*Div|CeilToInt|FloorToInt|TruncToInt"
     r"|ToFloat|FloatPow|RoundToInt|OpaqueUnaryFn_\w+|PythonMod|ModularIndexing|PowByNatural|Equality|Unequality|Eq|Ne|Lt|Le|Gt|Ge|(Strict)?(Less|Greater)Than"
 )
+# Texts that are no names: values, which stay texts, and paths of parameters.
+_FREE = {"as_string", "as_strings", "as_float", "as_floats", "parameter_name", "buffer_name", "tensor_constant_name"}
+_FREE |= {"fqn", "type", "torch_version"}
 _SPEC = {"builtins.tuple", "builtins.list", "builtins.dict", "null", "[]", "type", "context", "children_spec"}
 
 
@@ -531,13 +537,16 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _is_plain(key: str, text: str) -> bool:
-    if key == "target":
+    """Whether a text can only be what it should be. torch writes names into Python, those of keywords too."""
+    if key in ("target", "as_operator"):
         return _FUNCTION.fullmatch(text) is not None and _is_there(text)
-    if key == "expr_str" or text.startswith("Symbol("):
+    if key == "expr_str" or (key == "" and text.startswith("Symbol(")):
         return _is_formula(text)
     if key in ("in_spec", "out_spec"):
         return text == "" or {spec for pair in _texts(json.loads(text)) for spec in pair} <= _SPEC | {""}
-    return re.fullmatch(r"[\w .,:+>-]*", text) is not None
+    if key in _FREE:
+        return re.fullmatch(r"[\w .,:+>-]*", text) is not None
+    return text == "" or (text.isidentifier() and text.isascii() and not keyword.iskeyword(text))
 
 
 def _is_there(function: str) -> bool:

@@ -105,6 +105,36 @@ def calling(function: str, pt2: bytes, mark: Path) -> bytes:
     return with_graph(pt2, change)
 
 
+def given(**content) -> dict:
+    return {"name": "", "arg": content, "kind": 1}
+
+
+def wrapping(pt2: bytes, *inputs: dict) -> bytes:
+    """A `.pt2` that first calls what calls a function, by a line of Python that torch writes."""
+
+    def change(graph: dict) -> None:
+        inner, result = graph["graph_module"]["graph"], {"as_tensor": {"name": "call"}}
+        values = inner["tensor_values"]
+        values["call"] = next(value for name, value in values.items() if name.endswith("weight"))
+        node = {"target": "torch.ops.higher_order.wrap_with_set_grad_enabled", "inputs": inputs, "outputs": [result]}
+        inner["nodes"].insert(0, {**node, "metadata": {}, "name": "call", "is_hop_single_tensor_return": True})
+
+    return with_graph(pt2, change)
+
+
+def named_by_code(pt2: bytes, mark: Path) -> bytes:
+    """A `.pt2` with Python for the name of an argument."""
+    argument = {**given(as_string=command(mark)), "name": "torch.os.system, command", "kind": 2}
+    return wrapping(pt2, given(as_bool=True), argument)
+
+
+def handing_on(pt2: bytes, mark: Path) -> bytes:
+    """A `.pt2` with an operator that makes a file, not as what is called, but as an argument."""
+    operator = given(as_operator="torch.ops.aten.from_file.default")
+    file = (given(as_string=str(mark)), given(as_bool=True), given(as_int=16))
+    return wrapping(pt2, given(as_bool=True), operator, *file)
+
+
 def with_pickled_constant(pt2: bytes, mark: Path) -> bytes:
     parts, constants = unpacked(pt2), "archive/data/constants/"
     config = {"config": {"x": {"path_name": "tensor_0", "is_param": False, "use_pickle": True, "tensor_meta": None}}}
@@ -188,6 +218,8 @@ def test_the_payloads_would_run(network_files, mark, monkeypatch):
         lambda: skops.io.loads(skops_file, trusted=skops.io.get_untrusted_types(data=skops_file)),
         lambda: torch.export.load(io.BytesIO(sized_by_code(pt2, mark))),
         lambda: torch.export.load(io.BytesIO(with_pickled_constant(pt2, mark))),
+        lambda: torch.export.load(io.BytesIO(named_by_code(pt2, mark))).module()(torch.zeros(2, 4)),
+        lambda: torch.export.load(io.BytesIO(handing_on(pt2, mark))).module()(torch.zeros(2, 4)),
     ):
         with suppress(AttributeError, EOFError, RuntimeError):  # what torch meets after it has run it
             run()
@@ -221,6 +253,8 @@ def test_a_skops_member_that_is_no_plain_one_is_refused_and_nothing_of_it_runs(
         (partial(calling, "torch.os.system"), r"but has 'torch\.os\.system' as 'target'"),
         (partial(calling, "torch.ops.aten.save.default"), r"but has 'torch\.ops\.aten\.save\.default' as 'target'"),
         (partial(calling, "torch.ops.aten.__class__.mro"), r"but has 'torch\.ops\.aten\.__class__\.mro' as 'target'"),
+        (named_by_code, r"but has 'torch\.os\.system, command' as 'name'"),
+        (handing_on, r"but has 'torch\.ops\.aten\.from_file\.default' as 'as_operator'"),
         (lambda _, mark: archive({"archive/data.pkl": pickled(mark)}), r"its archive has archive/data\.pkl"),
     ],
     ids=[
@@ -229,6 +263,8 @@ def test_a_skops_member_that_is_no_plain_one_is_refused_and_nothing_of_it_runs(
         "a call of the system",
         "a write",
         "what is no operator",
+        "code as a name",
+        "an operator that is handed on",
         "a pickled module",
     ],
 )

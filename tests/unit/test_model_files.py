@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickletools
 import struct
 import subprocess
@@ -120,6 +121,17 @@ def test_xgboost_values_are_the_same_after_loading(tmp_path):
 
     system = of_one(XGBRegressor(n_estimators=3, n_jobs=1).fit(*DIABETES), DIABETES, ())
     np.testing.assert_array_equal(load(write(save(system), tmp_path)).scores(DIABETES[0]), system.scores(DIABETES[0]))
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(1, 1), (10**9, os.cpu_count()), (-1, -1), (None, None)])
+def test_a_manifest_asks_for_no_more_threads_than_there_are_cores(saved, loaded, tmp_path):
+    from xgboost import XGBRegressor
+
+    files = save(of_one(XGBRegressor(n_estimators=1, n_jobs=1).fit(*DIABETES), DIABETES, ()))
+    manifest = json.loads(files["manifest.json"])
+    manifest["members"][0]["n_jobs"] = saved
+    files["manifest.json"] = json.dumps(manifest).encode()
+    assert load(write(files, tmp_path)).members[0].estimator.n_jobs == loaded
 
 
 def net():
