@@ -56,8 +56,4 @@ def with_decision(turn: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> 
 
     log: figures of all decisions, oldest first. One that is made later hands nothing on: the turn after it is taken.
     """
-    return next((figures for figures in reversed(log) if _is_of(turn, figures)), turn)
-
-
-def _is_of(turn: Mapping[str, Any], figures: Mapping[str, Any]) -> bool:
-    return all(figures.get(key) == turn[key] for key in ("series", "turn"))
+    return next((figures for figures in reversed(log) if turn.items() <= figures.items()), turn)

@@ -42,3 +42,9 @@ def test_a_gate_that_has_not_decided_hands_nothing_on() -> None:
     assert with_decision(undecided, [decided, other]) == decided
     assert next_turn(undecided, 0.06).level == pytest.approx(0.005)
     assert next_turn(decided, 0.06).level == pytest.approx(0.005 + 0.04)
+
+
+def test_a_decision_in_an_earlier_series_of_the_same_version_is_another_turns() -> None:
+    earlier = {**first_turn(1, 50, 0.06).figures, "p": 0.001}
+    renewed = first_turn(1, 70, 0.06).figures
+    assert with_decision(renewed, [earlier]) == renewed
