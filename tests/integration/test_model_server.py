@@ -397,10 +397,10 @@ def half_a_body(url: str) -> Iterator[HTTPConnection]:
         connection.close()
 
 
-def refusal(url: str) -> requests.Response:
-    """The first answer to requests of which one after the other is sent until one is told to come again."""
+def first(status: int, url: str) -> requests.Response:
+    """The first answer of that status, to requests that are sent one after the other until there is one."""
     answers = (post(f"{url}/predict", BODY) for _ in itertools.count())
-    return next(answer for answer in answers if answer.status_code == 429)
+    return next(answer for answer in answers if answer.status_code == status)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def refusal(url: str) -> requests.Response:
 )
 def test_what_is_too_much_together_is_told_to_come_again(limits: Limits, said: str):
     with serving(live(), limits=limits) as url, half_a_body(url) as slow:
-        refused = refusal(url)
+        refused = first(429, url)
         assert said in refused.text
         assert (refused.headers["Retry-After"], refused.headers["Connection"]) == ("1", "close")
         slow.send(BODY[-1:])
@@ -425,4 +425,4 @@ def test_a_body_that_does_not_come_is_given_up_and_its_connection_closed():
     with serving(live(), limits=Limits(pending=1, body_s=0.1)) as url, half_a_body(url) as slow:
         answer = slow.getresponse()
         assert (answer.status, answer.headers["Connection"]) == (408, "close")
-        assert post(f"{url}/predict", BODY).status_code == 200
+        assert first(200, url).json()["predictions"] == EXPECTED
