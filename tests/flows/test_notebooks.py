@@ -13,8 +13,12 @@ from shared.storage.ledger import Ledger
 
 
 @pytest.mark.parametrize(("variant", "use_case"), [("classical", "breast_cancer"), ("deep", "digits")])
-def test_a_notebook_tunes_its_own_objective_and_cleans_up(home: Path, checkout: Path, variant: str, use_case: str):
+def test_a_notebook_tunes_its_own_objective_and_cleans_up(
+    home: Path, checkout: Path, variant: str, use_case: str, request: pytest.FixtureRequest
+):
     del home
+    if variant == "deep":  # that all starts anew, too, is shown by the other one
+        request.getfixturevalue("forked")
     path = checkout / f"flows/{variant}_hpo/interactive.ipynb"
     notebook = nbformat.read(path, as_version=4)
 
