@@ -456,31 +456,30 @@ _PART = re.compile(
 # What a graph may call. torch looks its functions up by these names, from `torch`, `math` or `operator` on, and
 # `torch.os.system` is one. Of its own operators some read and write files, or memory that isn't theirs: torch doesn't
 # check all indices. So each of these was reviewed: it writes to its own result alone, all of it, within its bounds.
-_OPERATORS = frozenset(
-    """
-    abs acos acosh asin asinh atan atan2 atanh ceil cos cosh erf erfc exp exp2 expm1 floor frac log log10 log1p log2 neg
-    reciprocal round rsqrt sign sin sinh sqrt square tan tanh trunc isnan isinf isfinite nan_to_num logical_not
-    add add_ sub sub_ mul mul_ div div_ rsub pow fmod remainder floor_divide maximum minimum where lerp addcmul addcdiv
-    eq ne lt le gt ge logical_and logical_or logical_xor __and__ __or__ __xor__ clamp clamp_ clamp_min clamp_max clip
-    sum mean max min amax amin argmax argmin prod std var std_mean var_mean median logsumexp cumsum cumprod all any norm
-    linalg_norm linalg_vector_norm sort topk diff cosine_similarity cdist fft_fft fft_ifft fft_rfft fft_irfft
-    cat stack split split_with_sizes chunk unbind narrow select slice squeeze unsqueeze reshape view view_as flatten
-    unflatten permute transpose t movedim swapaxes expand expand_as repeat tile roll flip unfold tril triu pad
-    constant_pad_nd index index_select gather masked_fill masked_fill_ clone contiguous detach alias lift_fresh_copy to
-    type_as _to_copy _assert_tensor_metadata sym_size zeros ones full arange linspace eye scalar_tensor zeros_like
-    ones_like full_like new_zeros new_ones new_full fill_ zero_
-    linear bilinear matmul mm bmm mv addmm baddbmm einsum conv1d conv2d conv3d conv_transpose1d conv_transpose2d
-    conv_transpose3d batch_norm layer_norm group_norm instance_norm rms_norm dropout dropout_ alpha_dropout
-    feature_dropout feature_alpha_dropout embedding one_hot lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell
-    rnn_relu_cell scaled_dot_product_attention max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
-    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d
-    upsample_bicubic2d upsample_trilinear3d pixel_shuffle pixel_unshuffle channel_shuffle
-    relu relu_ relu6 leaky_relu leaky_relu_ gelu silu silu_ mish mish_ elu elu_ celu celu_ selu selu_ hardswish
-    hardswish_ hardsigmoid hardsigmoid_ hardtanh hardtanh_ softplus softshrink hardshrink threshold threshold_ prelu glu
-    sigmoid sigmoid_ log_sigmoid tanh_ softmax log_softmax
-    """.split()
-)
+_OPERATOR_NAMES = """
+abs acos acosh asin asinh atan atan2 atanh ceil cos cosh erf erfc exp exp2 expm1 floor frac log log10 log1p log2 neg
+reciprocal round rsqrt sign sin sinh sqrt square tan tanh trunc isnan isinf isfinite nan_to_num logical_not
+add add_ sub sub_ mul mul_ div div_ rsub pow fmod remainder floor_divide maximum minimum where lerp addcmul addcdiv
+eq ne lt le gt ge logical_and logical_or logical_xor __and__ __or__ __xor__ clamp clamp_ clamp_min clamp_max clip
+sum mean max min amax amin argmax argmin prod std var std_mean var_mean median logsumexp cumsum cumprod all any norm
+linalg_norm linalg_vector_norm sort topk diff cosine_similarity cdist fft_fft fft_ifft fft_rfft fft_irfft
+cat stack split split_with_sizes chunk unbind narrow select slice squeeze unsqueeze reshape view view_as flatten
+unflatten permute transpose t movedim swapaxes expand expand_as repeat tile roll flip unfold tril triu pad
+constant_pad_nd index index_select gather masked_fill masked_fill_ clone contiguous detach alias lift_fresh_copy to
+type_as _to_copy _assert_tensor_metadata sym_size zeros ones full arange linspace eye scalar_tensor zeros_like
+ones_like full_like new_zeros new_ones new_full fill_ zero_
+linear bilinear matmul mm bmm mv addmm baddbmm einsum conv1d conv2d conv3d conv_transpose1d conv_transpose2d
+conv_transpose3d batch_norm layer_norm group_norm instance_norm rms_norm dropout dropout_ alpha_dropout
+feature_dropout feature_alpha_dropout embedding one_hot lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell
+rnn_relu_cell scaled_dot_product_attention max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
+adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
+adaptive_max_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d
+upsample_bicubic2d upsample_trilinear3d pixel_shuffle pixel_unshuffle channel_shuffle
+relu relu_ relu6 leaky_relu leaky_relu_ gelu silu silu_ mish mish_ elu elu_ celu celu_ selu selu_ hardswish
+hardswish_ hardsigmoid hardsigmoid_ hardtanh hardtanh_ softplus softshrink hardshrink threshold threshold_ prelu glu
+sigmoid sigmoid_ log_sigmoid tanh_ softmax log_softmax
+"""
+_OPERATORS = frozenset(_OPERATOR_NAMES.split())
 _FUNCTION = re.compile(
     r"torch\.ops\.aten\.\w+\.(?!\w*out)\w+|torch\.sym_\w+|math\.(ceil|floor|trunc|sqrt)"
     r"|torch\.ops\.higher_order\.(cond|scan|map_impl|while_loop|wrap_with_set_grad_enabled|wrap_with_autocast)"
@@ -547,7 +546,7 @@ def _plain_graph(content: bytes) -> bytes:
             raise ModelError(
                 f"the graph of a torch member must be of torch's own operators on plain values, but has {text[:80]!r} "
                 f"as {key or 'a name'!r}; use torch.nn's layers and functions in `forward`, "
-                "or add an operator to _OPERATORS in shared/model.py once it is reviewed"
+                "or add an operator to _OPERATOR_NAMES in shared/model.py once it is reviewed"
             )
     return json.dumps(graph).encode()
 
