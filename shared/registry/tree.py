@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +40,9 @@ def of_version(record: ModelRecord, members: Mapping[str, ModelRecord | None]) -
     """What a version was made of. members: the versions that a system's members were registered as, where on record."""
     origin, root = record.lineage, f"{record.model} version {record.version}"
     if not is_known(origin):
-        who = f" by {origin['trusted_by']}, {record.recorded_at:%Y-%m-%d %H:%M} UTC" if origin else ""
+        who = f" by {origin['trusted_by']}, {_when(record)}" if origin else ""
         return Branch(root, [Branch(f"what it was made of isn't on record: its files were trusted{who}")])
-    runs = Branch(f"run {origin['runs']['made']}, {record.recorded_at:%Y-%m-%d %H:%M} UTC")
+    runs = Branch(f"run {origin['runs']['made']}, {_when(record)}")
     upstream = [_member(name, origin, members.get(name)) for name in origin["upstream"]]
     return Branch(root, [runs, _study(origin), *upstream, _dataset(origin), _code(origin["environment"])])
 
@@ -111,6 +112,11 @@ def _code(environment: Mapping[str, Any]) -> Branch:
             Branch(f"Python {environment['python']} on {environment['cpu']}"),
         ],
     )
+
+
+def _when(record: ModelRecord) -> str:
+    """PostgreSQL gives a time in the time zone of its session."""
+    return f"{record.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _values(params: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -101,6 +101,13 @@ def test_a_version_that_was_only_trusted_says_so() -> None:
     assert [branch.text for branch in of_version(trusted, {}).below] == [
         "what it was made of isn't on record: its files were trusted by ann, 2030-01-01 00:00 UTC"
     ]
+
+
+@pytest.mark.parametrize("lineage", [origin(), {"trusted_by": "ann"}], ids=["made", "trusted"])
+def test_the_times_of_a_database_in_another_zone_are_told_in_utc(lineage: dict[str, Any]) -> None:
+    noon = datetime(2030, 1, 2, 12, 0, tzinfo=timezone(timedelta(hours=9)))
+    first, *_ = of_version(ModelRecord("toy", 1, {}, lineage, noon), {}).below
+    assert first.text.endswith(", 2030-01-02 03:00 UTC")
 
 
 def test_a_dataset_version_leads_to_all_models_that_were_made_of_it() -> None:
