@@ -87,8 +87,8 @@ def told(found: Reproduction) -> list[str]:
         *(
             changes
             or [
-                "packages, Python, processor, commit and lock are those of then: the data, or the objective's "
-                "random numbers, must be others"
+                "packages, Python, processor, commit and lock are those of then, and so are the rows: a generator of "
+                "the objective's own, unseeded, or a GPU, may be what doesn't repeat"
             ]
         ),
         *([f"and {more} more"] if more > 0 else []),

@@ -171,3 +171,10 @@ def test_what_has_changed_is_told_only_where_the_predictions_differ() -> None:
         "toy version 1: other predictions for 3 of 20 rows of the holdout, within 1e-06; the largest difference is 0.25"
     )
     assert (said[1], said[-1]) == (changes[0], "and 5 more")
+
+
+def test_where_nothing_around_a_version_has_changed_what_may_not_repeat_is_told_and_not_the_rows() -> None:
+    said = told(Reproduction("toy", 1, 20, 3, 0.25, 0.0, []))
+    assert said[1].endswith(
+        "and so are the rows: a generator of the objective's own, unseeded, or a GPU, may be what doesn't repeat"
+    )
