@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shared.cli.options import ModelName, OptionalVersion, Version
+from shared.cli.versions import ask, find_version
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ def lineage(
 ) -> None:
     """What a version was made of: runs, study, trial, data, code; or what was made of a dataset version."""
     from shared.cli.console import stdout
-    from shared.cli.models import find_version
     from shared.flow import ancestry
     from shared.registry.tree import drawn
 
@@ -44,7 +44,6 @@ def lineage(
 
 def reproduce(model: ModelName, version: OptionalVersion = None) -> None:
     """Train a version once more from its lineage, and compare the predictions. Exit status 1: they differ."""
-    from shared.cli.models import find_version
     from shared.flow import reproduce as reproducing
 
     found = reproducing.reproduce(find_version(model, version))
@@ -59,7 +58,6 @@ def trust(
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
     """Put the files of a version that has no record on record as they are now, and who said so."""
-    from shared.cli.models import ask, find_version
     from shared.flow.environment import user_name
     from shared.registry import client
 

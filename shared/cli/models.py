@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from shared.cli.options import ModelName, OptionalUseCase, OptionalVersion, UseCaseName, Version
+from shared.cli.versions import ask, find_version
 from shared.errors import RegistryError
-
-if TYPE_CHECKING:
-    from shared.domain import ModelVersion
 
 app = typer.Typer(help="The models in the registry, and which of them are served.", no_args_is_help=True)
 
@@ -66,7 +64,7 @@ def promote(
 
     name = load_use_case(use_case).name
     promotion.log_champion(name)
-    number, seen = _version(name, version), aliases.champion(name)
+    number, seen = aliases.version_of(name, version), aliases.champion(name)
     if number == seen:
         raise RegistryError(f"what is promoted must be another version, but {number} is the champion of {name} already")
     client.try_out(client.version(name, number))
@@ -108,9 +106,10 @@ def compare(
     from shared.cli.show_models import show_comparison
     from shared.config import load_use_case
     from shared.flow import compare as comparing
+    from shared.registry import aliases
 
     config = load_use_case(use_case)
-    found = comparing.compare(config, _version(config.name, a), _version(config.name, b))
+    found = comparing.compare(config, *(aliases.version_of(config.name, given) for given in (a, b)))
     show_comparison(stdout(), found)
 
 
@@ -134,52 +133,3 @@ def _use_cases(use_case: str | None) -> list[str]:
     from shared.config import load_use_case, use_cases
 
     return [load_use_case(use_case).name] if use_case else use_cases()
-
-
-def _version(model: str, given: str) -> int:
-    from shared.registry import aliases
-
-    return aliases.version_of(model, given)
-
-
-def find_version(model: str, given: str | None) -> ModelVersion:
-    """The version of a number or an alias; without one the champion, or the newest.
-
-    Raises:
-        RegistryError: there is none.
-    """
-    from shared.registry import client
-
-    return client.version(model, _default_version(model) if given is None else _version(model, given))
-
-
-def _default_version(model: str) -> int:
-    """The champion, or the newest version.
-
-    Raises:
-        RegistryError: there is no such model.
-    """
-    from shared.registry import aliases, client
-
-    if (champion := aliases.champion(model)) is not None:
-        return champion
-    versions: list[ModelVersion] = client.versions(model)
-    if not versions:
-        raise RegistryError(f"a model is shown once it is registered, but {model!r} isn't; `evertune models list`")
-    return versions[0].version
-
-
-def ask(question: str, yes: bool) -> None:
-    """Let a person agree, unless they have.
-
-    Raises:
-        RegistryError: nobody can be asked.
-        typer.Abort: they don't.
-    """
-    import sys
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise RegistryError(f"a person must agree, but there is no terminal to ask: {question}; say so by --yes")
-    typer.confirm(question, abort=True)
