@@ -23,7 +23,7 @@ ELSEWHERE = "somebody outside of Evertune"
 
 
 class ChampionMovedError(RegistryError):
-    """A decision was made against a champion of the past."""
+    """A decision was made against a champion of the past, or somebody has moved the alias while it was carried out."""
 
 
 def settle(
@@ -44,7 +44,7 @@ def settle(
         try:
             promote(name, version, judge(champion), seen=seen, actor=actor)
         except ChampionMovedError as moved:
-            logger.warning("gate asked again", extra={"model": name, "version": version, "reason": str(moved)})
+            logger.warning("champion moved meanwhile", extra={"model": name, "version": version, "reason": str(moved)})
     return known
 
 
@@ -85,7 +85,7 @@ def promote(
     actor: who decided: the pathspec of a run, or a person.
 
     Raises:
-        ChampionMovedError: another version has become champion since.
+        ChampionMovedError: another version has become champion since, or does so in this moment.
         RegistryError: the registry has no such version.
     """
     with locked(name):
@@ -96,14 +96,14 @@ def promote(
             raise ChampionMovedError(_moved(name, version, seen, live, history.latest(log)))
         if decision.promote and not aliases.has_version(name, version):
             raise RegistryError(f"what is promoted must be in the registry, but {name} has no version {version} there")
-        live, _ = _decide(name, version, live, decision, actor, kind)
-    return decision.promote and live == version
+        return _decide(name, version, live, decision, actor, kind).took_place
 
 
 def rollback(name: str, to: int | None = None, *, reason: str = "", actor: str) -> Promotion:
     """Let a version that was champion before be it again, by default the one before; how that was logged.
 
     Raises:
+        ChampionMovedError: somebody has moved the alias elsewhere in this moment.
         RegistryError: there is no such version; the message lists those that there are.
     """
     with locked(name):
@@ -114,8 +114,7 @@ def rollback(name: str, to: int | None = None, *, reason: str = "", actor: str) 
         if target is None:
             raise RegistryError(_no_rollback(name, to, live, [v for v in others if aliases.has_version(name, v)]))
         decision = PromotionDecision(promote=True, reason=reason or f"rolled back from {_said(live)}")
-        _, log = _decide(name, target, live, decision, actor, "rollback")
-    return log[-1]
+        return _decide(name, target, live, decision, actor, "rollback")
 
 
 def retire(version: ModelVersion) -> bool:
@@ -136,11 +135,18 @@ def retire(version: ModelVersion) -> bool:
 
 def _decide(
     name: str, version: int, live: int | None, decision: PromotionDecision, actor: str, kind: Kind
-) -> tuple[int | None, history.Log]:
-    """Log a decision, and carry it out; champion and log afterwards."""
-    Ledger().log_promotion(name, version, live, decision, actor, kind)
+) -> Promotion:
+    """Log a decision, and carry it out; how that was logged.
+
+    Raises:
+        ChampionMovedError: the champion is another one afterwards.
+    """
+    id = Ledger().log_promotion(name, version, live, decision, actor, kind)
     logger.info("promotion decided", extra={"model": name, "version": version, "promoted": decision.promote})
-    return _agree(name)
+    live, log = _agree(name)
+    if decision.promote and live != version:
+        raise ChampionMovedError(_overtaken(name, version, live, history.latest(log)))
+    return next(entry for entry in log if entry.id == id)
 
 
 def _agree(name: str) -> tuple[int | None, history.Log]:
@@ -186,11 +192,23 @@ def _said(version: int | None) -> str:
 
 
 def _moved(name: str, version: int, seen: int | None, live: int | None, latest: Promotion | None) -> str:
-    by = f", moved by {latest.actor}" if latest and latest.version == live else ""
     return (
-        f"{name}: version {version} was compared with {_said(seen)}, but the champion is {_said(live)} by now{by}; "
-        f"compare it with that one, by running SystemTuneFlow again or by `evertune models compare {name} {version}`"
+        f"{name}: version {version} was compared with {_said(seen)}, but {_by_now(live, latest)}; compare it with that "
+        f"one, by running SystemTuneFlow again or by `evertune models compare {name} {version}`"
     )
+
+
+def _overtaken(name: str, version: int, live: int | None, latest: Promotion | None) -> str:
+    why = _by_now(live, latest) if aliases.has_version(name, version) else "somebody has deleted it in this moment"
+    return (
+        f"{name}: version {version} was to be champion, but {why}; `evertune models list {name}` shows what there is: "
+        "agree with who has done so, and do this again if need be"
+    )
+
+
+def _by_now(live: int | None, latest: Promotion | None) -> str:
+    by = f", moved by {latest.actor}" if latest and latest.version == live else ""
+    return f"the champion is {_said(live)} by now{by}"
 
 
 def _no_rollback(name: str, to: int | None, live: int | None, valid: list[int]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from mlflow import MlflowClient
@@ -12,7 +14,15 @@ from shared.domain import PromotionDecision
 from shared.errors import RegistryError, ServiceError
 from shared.flow import system
 from shared.registry import aliases, client
-from shared.registry.promotion import decision_on, log_champion, promote, retire, rollback, settle
+from shared.registry.promotion import (
+    ChampionMovedError,
+    decision_on,
+    log_champion,
+    promote,
+    retire,
+    rollback,
+    settle,
+)
 from shared.settings import settings
 from shared.storage import alias_lock
 from shared.storage.database import connect
@@ -178,6 +188,47 @@ def test_a_promotion_that_was_interrupted_is_void_where_somebody_has_done_otherw
     assert log() == [(1, None, True, "a"), (2, 1, False, "b"), *found]
     assert aliases.champion(NAME) == (3 if found else 1)
     assert aliases.of(NAME).get("previous") == (1 if found else None)
+
+
+@pytest.fixture
+def meanwhile(mlflow, monkeypatch):
+    """Version 2 is champion after 1; what is done in MLflow's own page between a decision and the move of its alias."""
+    promote(NAME, 1, YES, seen=None, actor="a")
+    promote(NAME, 2, YES, seen=1, actor="b")
+    logged = Ledger.log_promotion
+
+    def set_up(act: Callable[[MlflowClient], object]) -> None:
+        def log_promotion(ledger: Ledger, *decision) -> int:
+            number = logged(ledger, *decision)
+            act(mlflow)
+            return number
+
+        monkeypatch.setattr(Ledger, "log_promotion", log_promotion)
+
+    return set_up
+
+
+@pytest.mark.parametrize("by", [partial(promote, NAME, 1, YES, seen=2, kind="hand"), partial(rollback, NAME)])
+def test_who_is_overtaken_in_mlflow_by_somebody_else_is_told_who_is_champion(meanwhile, by):
+    meanwhile(lambda mlflow: mlflow.set_registered_model_alias(NAME, "champion", "3"))
+    message = "was to be champion, but the champion is version 3 by now, moved by somebody outside of Evertune"
+    with pytest.raises(ChampionMovedError, match=message):
+        by(actor="ann")
+    assert log()[2:] == [(1, 2, False, "ann"), (3, 2, True, "somebody outside of Evertune")]
+
+
+def test_who_promotes_a_version_that_is_deleted_in_this_moment_is_told(meanwhile):
+    meanwhile(lambda mlflow: mlflow.delete_model_version(NAME, "3"))
+    with pytest.raises(ChampionMovedError, match="version 3 was to be champion, but somebody has deleted it"):
+        promote(NAME, 3, YES, seen=2, actor="ann", kind="hand")
+    assert (log()[2:], aliases.champion(NAME)) == ([(3, 2, False, "ann")], 2)
+
+
+def test_a_gate_that_is_overtaken_is_not_asked_again(meanwhile):
+    meanwhile(lambda mlflow: mlflow.set_registered_model_alias(NAME, "champion", "1"))
+    asked = []
+    known = settle(NAME, 3, lambda champion: asked.append(champion) or YES, actor="SystemTuneFlow/3")
+    assert (known.took_place, len(asked), aliases.champion(NAME)) == (False, 1, 1)
 
 
 def test_a_champion_that_somebody_took_away_can_be_had_back(mlflow):
