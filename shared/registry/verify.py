@@ -49,7 +49,8 @@ def _mended(before: history.Log, log: history.Log) -> Iterator[Finding]:
     known = {entry.id for entry in before}
     for entry in log:
         if entry.id in left:
-            how = "carried out now" if entry.took_place else "void, since the alias was moved by hand meanwhile"
+            void = "void, since the alias was moved by hand meanwhile, or the version deleted"
+            how = "carried out now" if entry.took_place else void
             yield Finding(f"the promotion of version {entry.version} by {entry.actor} was interrupted: {how}")
         elif entry.id not in known and entry.kind == "found":
             yield Finding(f"{entry.actor} has made version {entry.version} champion: logged now")
@@ -73,13 +74,25 @@ def _previous(name: str, at: dict[str, int], log: history.Log) -> Iterator[Findi
     found, line = at.get(aliases.PREVIOUS), history.before(log, at.get(aliases.CHAMPION))
     if found is not None and found in line:
         yield Finding(f"version {found} is where a rollback leads to, as the log says")
-    elif found is not None or any(aliases.has_version(name, version) for version in line):
-        yield Finding(f"a rollback leads to {found}, but the log says {line}; do this again", wrong=True)
+        return
+    there = [version for version in line if aliases.has_version(name, version)]
+    if found is not None or there:
+        stands = "is gone" if found is None else f"stands at version {found}"
+        leads = f"a rollback leads to version {there[0]}" if there else "there is nothing to go back to"
+        yield Finding(
+            f"the alias `previous` {stands}, but by the log {leads}: somebody moves it by hand; "
+            f"`evertune models verify {name}` puts it right",
+            wrong=True,
+        )
 
 
 def _files(name: str, alias: str, version: int) -> Finding:
+    what = f"{name}@{alias}, version {version}"
     try:
         client.load_version(client.version(name, version))
     except RegistryError as err:
-        return Finding(f"{name}@{alias}, version {version}: {err}", wrong=True)
-    return Finding(f"{name}@{alias}, version {version}: its files are there, and load")
+        return Finding(f"{what}: {err}", wrong=True)
+    except ImportError as err:
+        why = f"all packages that it needs must be installed here, but {err}; do this where they are, or install them"
+        return Finding(f"{what}: {why}", wrong=True)
+    return Finding(f"{what}: its files are there, and load")

@@ -159,6 +159,30 @@ def test_verify_mends_what_it_can_and_ends_with_1_where_a_person_must(home: Path
     run("verify", NAME)
 
 
+@pytest.mark.usefixtures("good_and_poor")
+def test_verify_says_what_to_do_where_somebody_moves_previous_while_it_looks(monkeypatch):
+    promotion.promote(NAME, 2, YES, seen=1, actor="ann", kind="hand")
+    agree, mlflow = promotion.log_champion, MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
+
+    def moved(name: str) -> None:
+        agree(name)
+        mlflow.delete_registered_model_alias(name, "previous")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "log_champion", moved)
+        shown = run("verify", NAME, ok=False)
+    assert "the alias `previous` is gone, but by the log a rollback leads to version 1" in shown
+    assert "`evertune models verify breast_cancer` puts it right" in shown
+    assert "version 1 is where a rollback leads to" in run("verify", NAME)
+
+
+@pytest.mark.usefixtures("good_and_poor")
+def test_verify_does_not_call_a_promotion_moved_by_hand_whose_version_was_deleted():
+    Ledger().log_promotion(NAME, 2, 1, YES, "SystemTuneFlow/3")
+    MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri()).delete_model_version(NAME, "2")
+    assert "void, since the alias was moved by hand meanwhile, or the version deleted" in run("verify", NAME)
+
+
 def test_what_is_not_there_is_told(home: Path):
     del home
     assert "nothing is registered yet; `evertune run breast_cancer` ends with a model" in run("list", NAME)
