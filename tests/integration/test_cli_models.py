@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner, Result
+from xgboost import XGBClassifier
 
 from shared.cli.app import app
 from shared.config import load_use_case
@@ -157,6 +159,19 @@ def test_verify_mends_what_it_can_and_ends_with_1_where_a_person_must(home: Path
     assert "the log knows version 1 as champion, but the alias is gone" in run("verify", NAME, ok=False)
     run("rollback", NAME)
     run("verify", NAME)
+
+
+def test_verify_goes_on_after_a_version_whose_packages_are_not_installed_here(rows, monkeypatch):
+    register(LogisticRegression(max_iter=5000), rows)
+    register(XGBClassifier(n_estimators=1, n_jobs=1), rows)
+    promotion.promote(NAME, 1, YES, seen=None, actor="SystemTuneFlow/1")
+    promotion.promote(NAME, 2, YES, seen=1, actor="SystemTuneFlow/2")
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+
+    shown = run("verify", NAME, ok=False)
+
+    assert re.search(r"✗ breast_cancer: breast_cancer@champion, version 2: .* installed here, but .*xgboost", shown)
+    assert "✓ breast_cancer: breast_cancer@previous, version 1: its files are there, and load" in shown
 
 
 @pytest.mark.usefixtures("good_and_poor")
