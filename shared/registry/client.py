@@ -156,12 +156,12 @@ def delete_version(version: ModelVersion) -> str:
         return str(found.source)
 
 
-def delete_files(location: str) -> None:
-    """Delete the files of a deleted version."""
+def delete_files(location: str, part: str | None = None) -> None:
+    """Delete the files of a deleted version, or a folder of a version's."""
     with _registry(f"delete the files in {location}") as client:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        get_artifact_repository(location, client.tracking_uri, client.tracking_uri).delete_artifacts()
+        get_artifact_repository(location, client.tracking_uri, client.tracking_uri).delete_artifacts(part)
 
 
 def add_metrics(version: ModelVersion, metrics: Mapping[str, float]) -> None:
@@ -228,6 +228,23 @@ def load_version(version: ModelVersion) -> model.System:
     """
     with downloaded(version) as folder:
         return pyfunc.load(folder)
+
+
+def check(version: ModelVersion) -> list[str]:
+    """Load a version, and delete the bytecode in its folder, whose names are returned; Python makes it again.
+
+    It may be anybody's: no digest covers it, and MLflow runs it unread.
+
+    Raises:
+        RegistryError: the files can't be fetched, or deleted.
+        UnloadableModelError: they hold what Evertune doesn't load.
+    """
+    with downloaded(version) as folder:
+        pyfunc.load(folder)
+        bytecode = sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"{digests.BYTECODE}/*"))
+    if bytecode:
+        delete_files(_known(version.name, version.version).location, digests.BYTECODE)
+    return bytecode
 
 
 @contextmanager

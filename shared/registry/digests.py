@@ -9,8 +9,10 @@ from pathlib import Path
 
 from shared.errors import UnloadableModelError
 
-# What MLflow and Python add to the folder that MLflow loads a version from. Evertune's loader opens none of it.
-_ADDED = re.compile(r"registered_model_meta|__pycache__/[^/]+\.pyc")
+# What MLflow and Python add to the folder that MLflow loads a version from. Evertune's loader opens none of it, but
+# MLflow runs bytecode unread, in place of the source, so `evertune models verify` deletes that.
+BYTECODE = "__pycache__"
+_ADDED = re.compile(rf"registered_model_meta|{BYTECODE}/[^/]+\.pyc")
 
 
 def of_folder(folder: Path) -> dict[str, str]:

@@ -89,10 +89,13 @@ def _previous(name: str, at: dict[str, int], log: history.Log) -> Iterator[Findi
 def _files(name: str, alias: str, version: int) -> Finding:
     what = f"{name}@{alias}, version {version}"
     try:
-        client.load_version(client.version(name, version))
+        bytecode = client.check(client.version(name, version))
     except RegistryError as err:
         return Finding(f"{what}: {err}", wrong=True)
     except ImportError as err:
         why = f"all packages that it needs must be installed here, but {err}; do this where they are, or install them"
         return Finding(f"{what}: {why}", wrong=True)
-    return Finding(f"{what}: its files are there, and load")
+    deleted = (
+        f"; {', '.join(bytecode)}: deleted, since MLflow runs it unread; Python makes it again" if bytecode else ""
+    )
+    return Finding(f"{what}: its files are there, and load{deleted}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import py_compile
 import re
 import shlex
 import sys
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from sklearn.dummy import DummyClassifier
@@ -137,8 +140,8 @@ def test_two_versions_are_compared_on_the_holdout_without_a_turn_of_the_gate():
 def test_verify_mends_what_it_can_and_ends_with_1_where_a_person_must(home: Path):
     assert "✓ breast_cancer: version 1 is champion, as the log says" in run("verify", NAME)
 
-    mlflow = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
-    mlflow.set_registered_model_alias(NAME, "champion", "2")
+    registry = MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
+    registry.set_registered_model_alias(NAME, "champion", "2")
     moved = run("verify", NAME)
     assert "somebody outside of Evertune has made version 2 champion: logged now" in moved
     assert "version 1 is where a rollback leads to" in moved
@@ -155,7 +158,7 @@ def test_verify_mends_what_it_can_and_ends_with_1_where_a_person_must(home: Path
     for path, content in files.items():
         path.write_bytes(content)
 
-    mlflow.delete_registered_model_alias(NAME, "champion")
+    registry.delete_registered_model_alias(NAME, "champion")
     assert "the log knows version 1 as champion, but the alias is gone" in run("verify", NAME, ok=False)
     run("rollback", NAME)
     run("verify", NAME)
@@ -175,13 +178,35 @@ def test_verify_goes_on_after_a_version_whose_packages_are_not_installed_here(ro
 
 
 @pytest.mark.usefixtures("good_and_poor")
+def test_what_loading_by_mlflow_leaves_in_a_version_is_no_fault_and_what_is_planted_there_does_not_run_after_verify(
+    tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    mlflow.set_tracking_uri(mlflow_tracking_uri())
+    mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    folder = Path(MlflowClient().get_model_version(NAME, "1").source.removeprefix("file://"))
+    (bytecode,) = folder.glob("__pycache__/served.*.pyc")
+    planted = tmp_path / "planted.py"
+    planted.write_text((folder / "served.py").read_text() + "print('planted')")
+    py_compile.compile(str(planted), str(bytecode), doraise=True, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    assert "planted" in capfd.readouterr().out, "as it would run"
+
+    assert f"load; __pycache__/{bytecode.name}: deleted, since MLflow runs it unread" in run("verify", NAME)
+    assert "deleted" not in run("verify", NAME)
+
+    mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    assert "planted" not in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("good_and_poor")
 def test_verify_says_what_to_do_where_somebody_moves_previous_while_it_looks(monkeypatch):
     promotion.promote(NAME, 2, YES, seen=1, actor="ann", kind="hand")
-    agree, mlflow = promotion.log_champion, MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
+    agree, registry = promotion.log_champion, MlflowClient(mlflow_tracking_uri(), mlflow_tracking_uri())
 
     def moved(name: str) -> None:
         agree(name)
-        mlflow.delete_registered_model_alias(name, "previous")
+        registry.delete_registered_model_alias(name, "previous")
 
     with monkeypatch.context() as patch:
         patch.setattr(promotion, "log_champion", moved)
