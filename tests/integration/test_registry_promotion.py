@@ -116,6 +116,14 @@ def test_a_night_with_nothing_to_do_notices_a_move_in_mlflow_and_a_registry_that
     assert "no table [system]" in system.plan(use_case, run="SystemTuneFlow/2").idle
 
 
+def test_a_version_that_somebody_has_set_in_mlflow_before_its_gate_is_not_judged(mlflow):
+    promote(NAME, 1, YES, seen=None, actor="a")
+    mlflow.set_registered_model_alias(NAME, "champion", "2")
+    asked = []
+    known = settle(NAME, 2, lambda champion: asked.append(champion) or NO, actor="SystemTuneFlow/2")
+    assert (known.kind, known.took_place, asked) == ("found", True, [])
+
+
 def test_a_gate_that_met_another_champion_than_somebody_has_chosen_since_is_refused(mlflow):
     promote(NAME, 1, YES, seen=None, actor="a")
     promote(NAME, 2, YES, seen=1, actor="b")
