@@ -12,7 +12,7 @@ test: .venv/.installed
 	@$(BIN)/pytest
 
 soak: .venv/.installed
-	@$(BIN)/pytest -v -n 1 --repetitions 20 tests/production
+	@$(BIN)/pytest -v -rP -n 1 --repetitions 20 tests/production
 
 lint: .venv/.installed
 	@$(BIN)/ruff check .

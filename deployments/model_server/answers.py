@@ -123,8 +123,8 @@ def _caught(call: Callable[..., Any], *arguments: Any) -> Any:
     """What it returns, or what it raises."""
     try:
         return call(*arguments)
-    except Exception as err:  # noqa: BLE001 # raised where the request is answered
-        return err
+    except BaseException as err:  # noqa: BLE001 # raised where the request is answered, which else would never be
+        return err if isinstance(err, Exception) else RuntimeError(repr(err))
 
 
 def _rows(served: Served, content_type: str, body: bytes) -> pd.DataFrame:

@@ -288,7 +288,7 @@ def _fetched(version: ModelVersion) -> Iterator[Path]:
     location = _known(version.name, version.version).location
     with _explained(f"load {version.uri}"), tempfile.TemporaryDirectory() as tmp:
         if path := _local(location):
-            yield Path(shutil.copytree(path, Path(tmp, "files")))
+            yield Path(shutil.copytree(path, Path(tmp, "files"), symlinks=True))  # links are refused as links
         else:
             yield _downloaded(version, location, tmp)
 

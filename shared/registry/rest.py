@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64encode
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -78,7 +79,7 @@ def _ask(method: str, path: str, **values: str) -> dict[str, Any] | None:
         if err.code == 404 and _says_absent(err):
             return None
         raise ServiceError(f"MLflow's server answers {err.code}") from None
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, HTTPException) as err:
         raise ServiceError(f"MLflow's server doesn't answer as one ({type(err).__name__})") from None
 
 
@@ -93,7 +94,7 @@ def _says_absent(err: HTTPError) -> bool:
     """Whether it is MLflow that says so, and not a proxy."""
     try:
         return bool(json.load(err)["error_code"] == "RESOURCE_DOES_NOT_EXIST")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, HTTPException):
         return False
 
 

@@ -253,6 +253,11 @@ def test_a_skops_member_that_is_no_plain_one_is_refused_and_nothing_of_it_runs(
         (partial(calling, "torch.os.system"), r"but has 'torch\.os\.system' as 'target'"),
         (partial(calling, "torch.ops.aten.save.default"), r"but has 'torch\.ops\.aten\.save\.default' as 'target'"),
         (partial(calling, "torch.ops.aten.__class__.mro"), r"but has 'torch\.ops\.aten\.__class__\.mro' as 'target'"),
+        (
+            partial(calling, "torch.ops.aten._convert_indices_from_csr_to_coo.default"),
+            r"but has 'torch\.ops\.aten\._conv",
+        ),
+        (partial(calling, "math.factorial"), r"but has 'math\.factorial' as 'target'"),
         (named_by_code, r"but has 'torch\.os\.system, command' as 'name'"),
         (handing_on, r"but has 'torch\.ops\.aten\.from_file\.default' as 'as_operator'"),
         (lambda _, mark: archive({"archive/data.pkl": pickled(mark)}), r"its archive has archive/data\.pkl"),
@@ -263,6 +268,8 @@ def test_a_skops_member_that_is_no_plain_one_is_refused_and_nothing_of_it_runs(
         "a call of the system",
         "a write",
         "what is no operator",
+        "an operator that writes beyond its memory",
+        "a number without end",
         "code as a name",
         "an operator that is handed on",
         "a pickled module",
@@ -303,6 +310,13 @@ def test_a_manifest_that_says_something_else_is_refused(manifest, files, system,
     )
 
 
+def linked(file: Path) -> None:
+    """The same content, by a link."""
+    elsewhere = file.parent.parent / "elsewhere"
+    file.rename(elsewhere)
+    file.symlink_to(elsewhere)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -310,8 +324,9 @@ def test_a_manifest_that_says_something_else_is_refused(manifest, files, system,
         (lambda folder, _: (folder / "served.py").write_text("raise SystemExit"), r"changed: served\.py"),
         (lambda folder, _: (folder / "input_example.json").unlink(), r"missing: input_example\.json"),
         (lambda folder, mark: (folder / f"{FIRST}.pkl").write_bytes(pickled(mark)), f"not on record: {FIRST}.pkl"),
+        (lambda folder, _: linked(folder / "served.py"), r"made of plain files, but served\.py is a link"),
     ],
-    ids=["a swapped model", "a swapped script", "a file that is gone", "a file more"],
+    ids=["a swapped model", "a swapped script", "a file that is gone", "a file more", "a link"],
 )
 def test_files_that_were_changed_after_the_registration_are_refused_by_name(
     change, why, files, system, rows, live, mark

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import socket
 import subprocess
 import sys
 from base64 import b64encode
@@ -209,6 +210,28 @@ def test_a_registry_of_an_external_database_is_read_in_the_schema_that_its_addre
     with pytest.raises(ServiceError, match="has no tables of MLflow"):
         mlflow_tables.aliases(NAME)  # only of the embedded registry it is known that they are nowhere else
     use_aliases(mlflow_tables, on_record.register_versions(NAME, 2))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"a":', b"SSH-2.0 hello\r\n"],
+    ids=["cut off in the middle", "no HTTP"],
+)
+def test_a_server_that_breaks_off_has_not_answered(said: bytes, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(said)
+
+        Thread(target=answer, daemon=True).start()
+        monkeypatch.setattr(
+            rest.services, "mlflow_tracking_uri", lambda: f"http://127.0.0.1:{listener.getsockname()[1]}"
+        )
+        with pytest.raises(ServiceError, match="doesn't answer as one"):
+            rest.aliases(NAME)
 
 
 def test_each_way_says_the_same_of_a_version(mlflow, mlflow_server: str, monkeypatch):

@@ -1,6 +1,6 @@
 """The gate by simulation: how often luck is promoted, and how often a better model is.
 
-`make test` tries a twentieth of the gates, `make soak` all. With `-s` the power is printed, as in `docs/gate.md`.
+`make test` tries a twentieth of the gates, `make soak` all. With `-rP` the power is printed, as in `docs/gate.md`.
 """
 
 from __future__ import annotations
