@@ -8,7 +8,8 @@ Statistical Methods in Medical Research 30, 2021): the k-th gate of a series is 
 The first gets α/2, then α/6, α/12, …, which never sum to more than α: however long the series is, a champion gives way
 to an equal model in at most α of all series. That holds however the gates depend on each other, as those on the same
 rows do; rules that promise more power (LORD, ADDIS) need independent gates, and control the share of wrong promotions
-only. What found a better model isn't used up, so a champion that was beaten can be beaten again.
+only. What found a better model isn't used up, so a champion that was beaten can be beaten again. As long as α stays,
+the first k levels never hand on more than α k / (k + 1); where it was lowered, that of the new one is the most.
 
 A turn is taken before its gate looks at the targets (`shared/storage/turns.py`). A gate that never decides, since its
 process died or the champion moved on meanwhile, has spent it.
@@ -47,7 +48,7 @@ def first_turn(version: int, rows: int, alpha: float) -> Turn:
 def next_turn(last: Mapping[str, Any], alpha: float) -> Turn:
     """The series goes on. last: figures of the gate before; without its `p`, if it hasn't decided."""
     number = int(last["turn"]) + 1
-    recycled = last["level"] if last.get("p", 1.0) <= last["level"] else 0.0
+    recycled = min(last["level"], alpha * (number - 1) / number) if last.get("p", 1.0) <= last["level"] else 0.0
     return Turn(number, int(last["series"]), int(last["series_rows"]), alpha / (number * (number + 1)) + recycled)
 
 

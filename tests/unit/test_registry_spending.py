@@ -28,6 +28,20 @@ def test_what_found_a_better_model_goes_on_to_the_next_gate() -> None:
     assert levels == pytest.approx([0.03, 0.03 + 0.01, 0.04 + 0.005, 0.003])
 
 
+@pytest.mark.parametrize("won_before", [1, 2, 5])
+def test_after_alpha_was_lowered_no_more_than_the_new_one_is_spent(won_before: int) -> None:
+    before = series(won_before, 0.5, won=tuple(range(1, won_before)))[-1]
+    after = [next_turn({**before.figures, "p": 0.001}, 0.05)]
+    while len(after) < 500:
+        after.append(next_turn({**after[-1].figures, "p": 1.0}, 0.05))
+    assert 0.0498 < sum(turn.level for turn in after) < 0.05
+
+
+def test_after_alpha_was_raised_no_more_is_handed_on_than_was_won() -> None:
+    won = {**first_turn(7, 100, 0.05).figures, "p": 0.001}
+    assert next_turn(won, 0.5).level == pytest.approx(0.025 + 0.5 / 6)
+
+
 def test_a_series_remembers_where_it_began() -> None:
     turns = series(3, 0.05)
     assert [turn.number for turn in turns] == [1, 2, 3]
