@@ -86,7 +86,9 @@ def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, lat
         latency_budget_ms=plan.use_case.system.latency_budget_ms if plan.use_case.system else None,
         metric=metric if len(rows.y) == len(holdout.y) else metric + some,
     )
-    return gate.undisputed(bout, rules) or gate.tested(bout, rules, take_turn(plan, version, holdout, rules))
+    if (decision := gate.undisputed(bout, rules)) is not None:
+        return decision
+    return gate.tested(bout, rules, take_turn(plan, version, holdout, rules, bout.n_groups))
 
 
 def contenders(
@@ -171,16 +173,19 @@ def slices(rules: PromotionConfig, rows: Dataset) -> Iterator[Slice]:
             yield Slice(column, label, mask, tolerance)
 
 
-def take_turn(plan: Plan, version: ModelVersion, holdout: Dataset, rules: PromotionConfig) -> Turn:
-    """This gate's own turn at the holdout, spent from now on; a holdout that is worn out has none left to take."""
-    from shared.registry.gate import is_worn_out
+def take_turn(plan: Plan, version: ModelVersion, holdout: Dataset, rules: PromotionConfig, n_groups: int) -> Turn:
+    """This gate's own turn at the holdout, spent from now on; one whose level is out of reach isn't taken.
+
+    n_groups: of the rows that the gate looks at.
+    """
+    from shared.registry.gate import is_out_of_reach
 
     name = plan.use_case.name
     while True:
         last = turns.last(name)
         mine = _turn(name, version, holdout, rules, last)
         place = last.place + 1 if last else 1
-        if is_worn_out(mine) or turns.take(name, turns.Taken(place, version.version, mine.figures)):
+        if is_out_of_reach(mine, n_groups) or turns.take(name, turns.Taken(place, version.version, mine.figures)):
             return mine
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from shared.config import PromotionConfig
 from shared.domain import Measure, PromotionDecision
 from shared.registry.constraints import Slice, calibration_error, losses, too_much
-from shared.registry.significance import MOST_SWAPS, Pair
+from shared.registry.significance import MOST_SWAPS, Pair, smallest_p
 from shared.registry.spending import Turn
 
 Figures = Mapping[str, float | None]
@@ -58,6 +58,11 @@ class Bout:
     latency_ms: float | None = None
     latency_budget_ms: float | None = None
     metric: str = ""
+
+    @property
+    def n_groups(self) -> int:
+        """Of rows that belong together; by default each row is one."""
+        return len(self.y) if self.groups is None else len(np.unique(self.groups))
 
     @property
     def label(self) -> str:
@@ -104,17 +109,18 @@ def _without_a_test(bout: Bout, champion: Contender, rules: PromotionConfig) -> 
     return None
 
 
-def is_worn_out(turn: Turn) -> bool:
-    """Whether a holdout has had so many gates that no swaps can tell what this one asks for: it spends nothing."""
-    return turn.level * (MOST_SWAPS + 1) < 1
+def is_out_of_reach(turn: Turn, n_groups: int) -> bool:
+    """Whether no model could be better enough, on so few groups of rows or after so many gates: nothing is spent."""
+    return turn.level < smallest_p(n_groups)
 
 
 def tested(bout: Bout, rules: PromotionConfig, turn: Turn) -> PromotionDecision:
     """The decision of the targets, in a turn that is this gate's alone. The bout has a champion."""
     assert bout.champion is not None
     figures = _of_both(bout, bout.champion, rules)
-    if is_worn_out(turn):
-        return _decision(False, _worn_out(turn, rules), figures)
+    if is_out_of_reach(turn, bout.n_groups):
+        worn_out = is_out_of_reach(turn, MOST_SWAPS)
+        return _decision(False, _worn_out(turn, rules) if worn_out else _too_few(bout, rules, turn), figures)
     return _tested(bout, bout.champion, rules, turn, figures)
 
 
@@ -234,6 +240,15 @@ def _worn_out(turn: Turn, rules: PromotionConfig) -> str:
     return (
         f"the holdout is worn out by {turn.number - 1} gates, and one more would have to ask for p = {turn.level:.1g}; "
         f"it is renewed by {wanted} rows that weren't there at the first (`promotion.renew`, {rules.renew:.0%})"
+    )
+
+
+def _too_few(bout: Bout, rules: PromotionConfig, turn: Turn) -> str:
+    of, p = "rows" if bout.groups is None else f"groups of {rules.group!r}", smallest_p(bout.n_groups)
+    return (
+        f"the holdout's {bout.n_groups} {of} are too few: a model that is better on all of them has p = {p:.2g}, where "
+        f"{_ordinal(turn.figures)} asks for {turn.level:.2g} at most; hold out more of them "
+        "(`data.holdout`), or raise `promotion.alpha`"
     )
 
 

@@ -17,6 +17,11 @@ DRAWS = 999  # of the bootstrap
 _CELLS = 2_000_000  # that a batch of draws may have, which bounds its memory
 
 
+def smallest_p(n_groups: int) -> float:
+    """What p is where one model is better in all of so many rows, or groups; a single one shows nothing."""
+    return max(0.5**n_groups, 1 / (MOST_SWAPS + 1)) if n_groups > 1 else 1.0
+
+
 @dataclass(frozen=True)
 class Pair:
     """Challenger and champion on the same rows.
@@ -51,9 +56,10 @@ class Pair:
         """How often chance alone would show such a gain: a paired permutation test, one-sided.
 
         Each row's, or group's, two predictions are swapped by a coin. If the models are equally good, either could as
-        well have been the other's, so the gain found is one of those that swapping gives, and p = (1 + swaps that gain
-        as much) / (1 + swaps) is at most α with a probability of at most α, whatever the tails (Phipson and Smyth,
-        "Permutation p-values should never be zero", 2010).
+        well have been the other's, so the gain found is one of those that swapping gives, and p, the share of all swaps
+        that gain as much, is at most α with a probability of at most α, whatever the tails. Where there are more swaps
+        than can be made, some are drawn, and that without a swap is one more: p = (1 + drawn that gain as much) /
+        (1 + drawn) (Phipson and Smyth, "Permutation p-values should never be zero", 2010).
 
         With a margin, the gain plus the margin is set against them. Two models of which one is worse by the margin
         aren't each other's equals, so the swaps alone are no exact test, and where a few rows cost the worse one much
@@ -78,7 +84,9 @@ class Pair:
         )
         found = test.statistic + margin
         as_much = test.null_distribution >= found - 1e-12 * max(1.0, abs(found))
-        return float((1 + as_much.sum()) / (1 + len(as_much)))
+        drawn = len(as_much) < 2 ** len(self._rows)
+        apart = drawn or margin > 0  # what was found isn't among what the swaps gave
+        return float((apart + as_much.sum()) / (drawn + len(as_much)))
 
     def _p_of_draws(self, n: int, margin: float) -> float:
         """In how many draws the loss is the margin or more; those without a score count as such."""

@@ -31,7 +31,7 @@ from shared.flow.gate import decide, gated, predicted_by
 from shared.flow.plan import Plan
 from shared.model import Member, Signature, System, save
 from shared.registry import client, promotion
-from shared.storage import records
+from shared.storage import records, turns
 from shared.storage.ledger import Ledger
 from tests import on_record
 
@@ -258,6 +258,18 @@ def test_each_gate_on_a_holdout_asks_for_more_until_the_holdout_has_grown() -> N
         guess.version, guess.version, honest_one.version
     ]  # fmt: skip
     assert {"slice.mean radius", "size_mb"} <= second.figures.keys()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_gate_that_no_model_could_pass_on_so_few_rows_takes_no_turn() -> None:
+    plan = prepared(rows=40, holdout=0.2)
+    rules = PromotionConfig(alpha=0.002)
+    plan = replace(plan, use_case=plan.use_case.model_copy(update={"promotion": rules}))
+
+    decision = gate(plan, trained(honest(), plan), trained(DummyClassifier(), plan))
+
+    assert re.search(r"the holdout's \d rows are too few", decision.reason)
+    assert turns.last("toy") is None
 
 
 @pytest.mark.usefixtures("home")

@@ -93,7 +93,7 @@ def test_of_many_gates_at_once_none_takes_the_turn_of_another(plan, monkeypatch)
     holdout, rules, version = load_dataset(plan.data, "holdout"), plan.use_case.promotion, guess(plan, 1)
     all_see_the_same(8, monkeypatch)
 
-    taken = at_once([lambda: take_turn(plan, version, holdout, rules)] * 8)
+    taken = at_once([lambda: take_turn(plan, version, holdout, rules, len(holdout.y))] * 8)
 
     assert sorted(turn.number for turn in taken) == [*range(1, 9)]
     assert sum(turn.level for turn in taken) == pytest.approx(ALPHA * 8 / 9)

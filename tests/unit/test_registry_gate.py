@@ -168,6 +168,7 @@ def test_the_figures_are_those_behind_the_decision():
         ("it is the first", judged(GOOD, None)),
         ("the rows are unfair", judged(GOOD, FAIR, unfair="few rows")),
         ("the holdout is worn out", judged(GOOD, FAIR, turn=late(40))),
+        ("it has too few groups", judged(GOOD, FAIR, groups=np.arange(N) % 5)),
     ],
 )
 def test_a_gate_without_a_test_spends_nothing(why, decision):
@@ -184,6 +185,23 @@ def test_rows_that_belong_together_are_one_piece_of_evidence():
     pairs = np.arange(N) // 50
     assert judged(slightly, FAIR).promote
     assert not judged(slightly, FAIR, groups=pairs).promote
+
+
+@pytest.mark.parametrize(("turn", "needed"), [(1, 6), (2, 7), (3, 8), (20, 14)])
+def test_so_many_groups_are_needed_to_show_that_a_model_is_better(turn, needed):
+    enough, few = (
+        judged(Y, BAD, rules(group="day"), groups=np.arange(N) % n, turn=late(turn)) for n in (needed, needed - 1)
+    )
+    assert enough.promote
+    assert not few.promote
+    assert few.reason.startswith(
+        f"the holdout's {needed - 1} groups of 'day' are too few: a model that is better on all"
+    )
+    assert "hold out more of them" in few.reason
+
+
+def test_a_single_group_shows_nothing_at_any_level():
+    assert "1 groups of" in judged(Y, BAD, groups=np.zeros(N), turn=Turn(2, 3, N, 0.9)).reason
 
 
 CONFIDENT = np.random.default_rng(7).uniform(0.5, 1.0, 4000)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from shared.registry.significance import MOST_SWAPS, Pair
+from shared.registry.significance import MOST_SWAPS, Pair, smallest_p
 from tests.unit.test_training_measure import drawn, measure, table
 
 SQUARED = measure("neg_mean_squared_error", table(0))
@@ -27,7 +27,14 @@ def test_on_few_rows_p_is_that_of_all_swaps() -> None:
     signs = np.array(list(product([1, -1], repeat=8)))
     as_much = (signs @ gains >= gains.sum() - 1e-12).sum()
 
-    assert few.p_value(0.01) == pytest.approx((1 + as_much) / (1 + 2**8))
+    assert few.p_value(0.01) == pytest.approx(as_much / 2**8)
+
+
+@pytest.mark.parametrize(("n_rows", "margin"), [(2, 0.0), (5, 0.0), (5, 1e-3), (8, 0.0), (8, 1e-3), (30, 0.0)])
+def test_no_p_is_smaller_than_that_of_a_model_that_is_better_everywhere(n_rows: int, margin: float) -> None:
+    y = np.zeros(n_rows)
+    best = Pair(SQUARED, y, y + 0.1, y + np.linspace(1, 2, n_rows))
+    assert best.p_value(1e-9, margin) == smallest_p(n_rows)
 
 
 def test_on_many_rows_p_is_near_that_of_a_t_test() -> None:
