@@ -46,6 +46,7 @@ def check_frame(frame: pd.DataFrame, use_case: UseCase) -> None:
             f"{_listed(frame.columns)}; add the features"
         )
     check_promotion(use_case, features(frame, use_case))
+    check_groups(use_case, frame)
     if FOLD in frame.columns:
         raise DataError(f"{label}: {FOLD} is the name of Evertune's own column; rename that of {config.source}")
 
@@ -71,6 +72,17 @@ def check_promotion(use_case: UseCase, features: Sequence[str]) -> None:
                 f"configs/{use_case.name}.toml: `{key}` must name a feature, but {column!r} is none"
                 f"{did_you_mean(column, features)}; there are {_listed(features)}"
             )
+
+
+def check_groups(use_case: UseCase, frame: pd.DataFrame) -> None:
+    """Each row belongs to a group, where the gate groups rows.
+
+    Raises:
+        DataError: one doesn't.
+    """
+    if use_case.promotion and use_case.promotion.group is not None:
+        key = f"configs/{use_case.name}.toml: `promotion.group`"
+        _check_present(frame, use_case.promotion.group, key, use_case.data.source)
 
 
 def check_target(target: pd.Series, use_case: UseCase) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from shared.config import UseCase
 from shared.domain import Dataset, DatasetRef, ModelVersion
 from shared.errors import DataError
-from shared.flow.gate import predicted_by
+from shared.flow.gate import groups, predicted_by
 from shared.registry.lineage import differing
 from shared.storage.ledger import Ledger
 
@@ -78,9 +78,7 @@ def _difference(use_case: UseCase, a: ModelVersion, b: ModelVersion) -> Differen
     one, other = predicted_by(metric, a, rows), predicted_by(metric, b, rows)
     if one is None or other is None:
         return f"version {(a if one is None else b).version} has no score on the rows of now"
-    rules = use_case.promotion
-    groups = rows.X[rules.group].to_numpy() if rules and rules.group else None
-    pair = Pair(measure(metric, rows.ref.table), rows.y, one[1], other[1], groups)
+    pair = Pair(measure(metric, rows.ref.table), rows.y, one[1], other[1], groups(use_case, rows))
     score, interval = pair.measure.score, pair.interval()
     return Difference(metric, len(rows.y), len(holdout.y), score(rows.y, one[1]), score(rows.y, other[1]), *interval)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shared.config import PromotionConfig
+from shared.config import PromotionConfig, UseCase
 from shared.domain import Dataset, ModelVersion, PromotionDecision
 from shared.errors import ChangedModelError, DataError, ObjectiveError, UnloadableModelError, UnrecordedModelError
 from shared.flow import hpo
@@ -80,7 +80,7 @@ def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, lat
         met,
         absent="the champion has no score on these rows" if champion else "there is no champion yet",
         unfair=unfair,
-        groups=None if rules.group is None else rows.X[rules.group].to_numpy(),
+        groups=groups(plan.use_case, rows),
         slices=list(slices(rules, rows)),
         latency_ms=latency_ms,
         latency_budget_ms=plan.use_case.system.latency_budget_ms if plan.use_case.system else None,
@@ -161,6 +161,21 @@ def beside_each_other(one: System, other: System, rows: Dataset) -> tuple[float,
 
     rounds = [(latency_ms(one, rows.X), latency_ms(other, rows.X)) for _ in range(ROUNDS)]
     return min(ms for ms, _ in rounds), min(ms for _, ms in rounds)
+
+
+def groups(use_case: UseCase, rows: Dataset) -> np.ndarray | None:
+    """Which rows belong together, if the config says so.
+
+    Raises:
+        DataError: a row belongs to none; the config may be newer than the dataset version.
+    """
+    from shared.data.validate import check_groups
+
+    rules = use_case.promotion
+    if rules is None or rules.group is None:
+        return None
+    check_groups(use_case, rows.X)
+    return rows.X[rules.group].to_numpy()
 
 
 def slices(rules: PromotionConfig, rows: Dataset) -> Iterator[Slice]:

@@ -25,9 +25,9 @@ from shared.data.fair import new_to_champion
 from shared.data.prepare import prepare
 from shared.data.store import load_dataset
 from shared.domain import Dataset, DatasetRef, ModelVersion, PromotionDecision, Table
-from shared.errors import ChangedModelError, RegistryError, UnrecordedModelError
+from shared.errors import ChangedModelError, DataError, RegistryError, UnrecordedModelError
 from shared.flow.compare import compare
-from shared.flow.gate import decide, gated, predicted_by
+from shared.flow.gate import decide, gated, groups, predicted_by
 from shared.flow.plan import Plan
 from shared.model import Member, Signature, System, save
 from shared.registry import client, promotion
@@ -258,6 +258,14 @@ def test_each_gate_on_a_holdout_asks_for_more_until_the_holdout_has_grown() -> N
         guess.version, guess.version, honest_one.version
     ]  # fmt: skip
     assert {"slice.mean radius", "size_mb"} <= second.figures.keys()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_group_that_the_config_has_named_since_the_rows_were_prepared_is_looked_at_by_the_gate() -> None:
+    use_case = prepared().use_case.model_copy(update={"promotion": PromotionConfig(group="b")})
+    assert groups(use_case, rows()) == pytest.approx([1.0, 0.0, 1.0, 0.0])
+    with pytest.raises(DataError, match="'b' is missing in 1 of 4 rows"):
+        groups(use_case, rows(frame=X.assign(b=[1.0, 0.0, 1.0, None])))
 
 
 @pytest.mark.usefixtures("home")

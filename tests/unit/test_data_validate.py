@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from shared.config import CLASSIFICATION_METRICS, UseCase
-from shared.data.validate import check_promotion, check_split, classes_to_score
+from shared.data.validate import check_frame, check_promotion, check_split, classes_to_score
 from shared.domain import Dataset, DatasetRef, Table
 from shared.errors import DataError
 from shared.training.scoring import score
@@ -103,3 +103,19 @@ def test_the_gate_slices_and_groups_by_features(rules: dict[str, Any], key: str)
     check_promotion(use_case, ["patents"])
     with pytest.raises(DataError, match=rf"`{key}` must name a feature, but 'patents' is none; did you mean 'patient'"):
         check_promotion(use_case, ["patient", "age"])
+
+
+@pytest.mark.parametrize("group", [["ann", "bob", None], [1.0, 2.0, np.nan]], ids=["of text", "of numbers"])
+def test_a_row_that_belongs_to_no_group_is_refused_before_anything_is_tuned(group: list[Any]):
+    tree = {
+        "name": "churn", "title": "Churn", "data": {"source": "csv:rows.csv", "target": "t"},
+        "tuning": {"metric": "accuracy"}, "classical": {"objective": "x.py"}, "system": {},
+    }  # fmt: skip
+    frame = pd.DataFrame({"t": ["n", "y", "n"], "patient": group})
+    check_frame(frame, UseCase.model_validate(tree | {"promotion": {}}))
+    by_patient = UseCase.model_validate(tree | {"promotion": {"group": "patient"}})
+    check_frame(frame[:2], by_patient)
+    with pytest.raises(
+        DataError, match=r"`promotion\.group` must have a value in every row, but 'patient' is missing in 1"
+    ):
+        check_frame(frame, by_patient)
