@@ -50,7 +50,7 @@ def compare(use_case: UseCase, a: int, b: int) -> Comparison:
     """Compare two versions of the registered model of a use case.
 
     Raises:
-        RegistryError: there is no such version.
+        RegistryError: there is no such version, or one fails to predict rows of its own columns.
     """
     from shared.registry import client
 
@@ -76,11 +76,17 @@ def _difference(use_case: UseCase, a: ModelVersion, b: ModelVersion) -> Differen
     if not can_decide(rows, metric):
         return f"only {len(rows.y)} of {len(holdout.y)} holdout rows are fair to both, too few to tell them apart"
     one, other = predicted_by(metric, a, rows), predicted_by(metric, b, rows)
-    if one is None or other is None:
-        return f"version {(a if one is None else b).version} has no score on the rows of now"
+    if isinstance(one, str):
+        return _no_score(a, one)
+    if isinstance(other, str):
+        return _no_score(b, other)
     pair = Pair(measure(metric, rows.ref.table), rows.y, one[1], other[1], groups(use_case, rows))
     score, interval = pair.measure.score, pair.interval()
     return Difference(metric, len(rows.y), len(holdout.y), score(rows.y, one[1]), score(rows.y, other[1]), *interval)
+
+
+def _no_score(version: ModelVersion, why: str) -> str:
+    return f"version {version.version} has no score on the rows of now ({why})"
 
 
 def _fair(holdout: Dataset, a: ModelVersion, b: ModelVersion) -> Dataset:

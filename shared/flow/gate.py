@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config import PromotionConfig, UseCase
 from shared.domain import Dataset, ModelVersion, PromotionDecision
-from shared.errors import ChangedModelError, DataError, ObjectiveError, UnloadableModelError, UnrecordedModelError
+from shared.errors import (
+    ChangedModelError,
+    DataError,
+    ObjectiveError,
+    RegistryError,
+    UnloadableModelError,
+    UnrecordedModelError,
+)
 from shared.flow import hpo
 from shared.flow.plan import Plan
 from shared.storage import turns
@@ -77,8 +84,8 @@ def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, lat
         measure(metric, rows.ref.table),
         rows.y,
         challenger,
-        met,
-        absent="the champion has no score on these rows" if champion else "there is no champion yet",
+        None if isinstance(met, str) else met,
+        absent=met if isinstance(met, str) else "",
         unfair=unfair,
         groups=groups(plan.use_case, rows),
         slices=list(slices(rules, rows)),
@@ -93,8 +100,8 @@ def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, lat
 
 def contenders(
     metric: str, version: ModelVersion, champion: ModelVersion | None, rows: Dataset, *, timed: bool = False
-) -> tuple[Contender, Contender | None]:
-    """Both models as the gate sees them; no champion where it was made for another target, or can't be loaded any more.
+) -> tuple[Contender, Contender | str]:
+    """Both models as the gate sees them, or why there is no champion to be compared with.
 
     timed: their latencies are measured, in turn.
 
@@ -107,9 +114,12 @@ def contenders(
 
     system = client.load_version(version)
     predictions = predicted(metric, system, rows)
-    old = predicted_by(metric, champion, rows) if champion else None
-    if champion is None or old is None:
-        return Contender(predictions, size_mb=version.metrics.get(SIZE)), None
+    alone = Contender(predictions, size_mb=version.metrics.get(SIZE))
+    if champion is None:
+        return alone, "there is no champion yet"
+    old = predicted_by(metric, champion, rows)
+    if isinstance(old, str):
+        return alone, f"the champion has no score on these rows ({old})"
     rival, expected = old
     new_ms, old_ms = beside_each_other(system, rival, rows) if timed else (None, None)
     return (
@@ -122,25 +132,29 @@ def predicted(metric: str, system: System, rows: Dataset) -> np.ndarray:
     """A system's predictions for rows.
 
     Raises:
-        DataError: it was made for another target.
+        DataError: it was made for another target, or other columns.
         ObjectiveError: the metric isn't defined for them.
     """
     from shared.training import scoring
 
     if system.signature.classes != rows.ref.table.classes:
         raise DataError(f"a system of the classes {system.signature.classes} has no score on {rows.ref.table.classes}")
-    predictions = system.scores(rows.X)
+    try:
+        aligned = system.signature.align(rows.X)
+    except ValueError as err:
+        raise DataError(f"a system has no score on rows of other columns: {err}") from err
+    predictions = system.scores(aligned)
     scoring.score(metric, rows.ref.table, rows.y, predictions)
     return predictions
 
 
-def predicted_by(metric: str, version: ModelVersion, rows: Dataset) -> tuple[System, np.ndarray] | None:
-    """A version's system and its predictions; None where it can't predict these rows, or be loaded any more.
+def predicted_by(metric: str, version: ModelVersion, rows: Dataset) -> tuple[System, np.ndarray] | str:
+    """A version's system and its predictions; or why it has no score on these rows, for good.
 
     What may pass, or is for a person to mend, must not cost a champion its place.
 
     Raises:
-        RegistryError: the registry can't be reached, or its files can't be read now.
+        RegistryError: the registry can't be reached, its files can't be read now, or it fails to predict.
         UnrecordedModelError, ChangedModelError: nobody trusts its files yet, or they aren't those that were registered.
     """
     from shared.registry import client
@@ -150,9 +164,24 @@ def predicted_by(metric: str, version: ModelVersion, rows: Dataset) -> tuple[Sys
         return system, predicted(metric, system, rows)
     except (UnrecordedModelError, ChangedModelError):
         raise
-    except (DataError, ObjectiveError, UnloadableModelError, KeyError, TypeError, ValueError) as err:
+    except (DataError, ObjectiveError, UnloadableModelError) as err:
         logger.warning("a version has no score", extra={"model": version.uri, "reason": str(err)})
-        return None
+        return _why(err)
+    except (KeyError, TypeError, ValueError) as err:
+        raise RegistryError(
+            f"{version.uri} must predict rows of its own columns, but {err!r}; mend the rows, or what predicts "
+            "them; to serve another version all the same, promote it by hand (`evertune models promote`)"
+        ) from err
+
+
+def _why(err: DataError | ObjectiveError | UnloadableModelError) -> str:
+    """In short, for the promotion log: what is said of files and values is only in the run's log."""
+    match err:
+        case DataError():
+            return "it was made for other classes or columns"
+        case ObjectiveError():
+            return "the metric isn't defined for what it predicts"
+    return "it is of a format that isn't loaded any more"
 
 
 def beside_each_other(one: System, other: System, rows: Dataset) -> tuple[float, float]:

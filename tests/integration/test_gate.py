@@ -67,8 +67,25 @@ def registered() -> ModelVersion:
 
 def test_a_champion_is_scored_on_the_rows_of_now_if_it_was_made_for_them(champion: ModelVersion) -> None:
     assert accuracy(champion, rows()) == 1.0
-    assert predicted_by("accuracy", champion, rows(classes=("no", "maybe"))) is None
-    assert predicted_by("accuracy", champion, rows(frame=X.rename(columns={"a": "z"}))) is None
+    others = "it was made for other classes or columns"
+    assert predicted_by("accuracy", champion, rows(classes=("no", "maybe"))) == others
+    assert predicted_by("accuracy", champion, rows(frame=X.rename(columns={"a": "z"}))) == others
+
+
+def test_a_champion_that_fails_to_predict_for_no_known_reason_keeps_its_place(champion: ModelVersion) -> None:
+    with pytest.raises(
+        RegistryError, match=r"models:/toy/1 must predict .*could not convert .*`evertune models promote`"
+    ):
+        predicted_by("accuracy", champion, rows(frame=X.assign(a="text")))
+
+
+def test_the_log_says_in_short_why_a_champion_had_no_score(champion: ModelVersion) -> None:
+    plan = prepared()
+    decision = decide(plan, trained(honest(), plan), champion, latency_ms=1.0)
+    assert decision.promote
+    assert decision.reason.startswith(
+        "the champion has no score on these rows (it was made for other classes or columns), and the challenger's"
+    )
 
 
 def test_a_registry_that_does_not_answer_never_costs_the_champion_its_place(champion: ModelVersion) -> None:
@@ -110,7 +127,7 @@ def test_a_champion_of_before_there_were_records_keeps_its_place_until_it_is_tru
 
 def accuracy(version: ModelVersion, rows: Dataset) -> float:
     found = predicted_by("accuracy", version, rows)
-    assert found is not None
+    assert not isinstance(found, str)
     return float((found[1].argmax(axis=1) == rows.y).mean())
 
 
