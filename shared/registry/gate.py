@@ -105,7 +105,10 @@ def _without_a_test(bout: Bout, champion: Contender, rules: PromotionConfig) -> 
         return _decision(False, _not_cheaper(saving, rules), figures)
     if np.array_equal(bout.challenger.predictions, champion.predictions):
         of = f"the challenger predicts the same as the champion for all {len(bout.y)} rows"
-        return _decision(cheaper, f"{of}, and is {saving:.0%} cheaper" if cheaper else of, figures)
+        if not cheaper:
+            return _decision(False, of, figures)
+        refusal = next(_miscalibrated(rules, figures), None)
+        return _decision(refusal is None, refusal or f"{of}, and is {saving:.0%} cheaper", figures)
     return None
 
 

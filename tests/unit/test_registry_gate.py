@@ -233,6 +233,18 @@ def test_a_challenger_that_is_too_sure_of_itself_is_not_promoted(has_champion):
     assert "more than the 0.1 allowed" in refused.reason
 
 
+def test_a_cheaper_model_that_is_as_sure_of_itself_as_the_champion_is_asked_for_its_calibration_too():
+    y, probabilities = by_confidence(CONFIDENT - 0.2)
+    bout = Bout(measure("roc_auc", table(2)), y, Contender(probabilities, 1.0), Contender(probabilities, 2.0))
+    asked = CHEAP.model_copy(update={"max_calibration_error": 0.1})
+    turn = first_turn(1, len(y), 0.05)
+
+    assert decide(bout, CHEAP, turn).promote
+    refused = decide(bout, asked, turn)
+    assert not refused.promote
+    assert "has a calibration error of 0.2" in refused.reason
+
+
 def test_a_slice_that_the_metric_is_not_defined_on_says_nothing():
     y, probabilities = by_confidence(CONFIDENT)
     bout = Bout(
