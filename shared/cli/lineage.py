@@ -85,8 +85,8 @@ def told(found: Reproduction) -> list[str]:
         *(
             changes
             or [
-                "packages, Python, processor, commit and lock are those of then, and so are the rows: a generator of "
-                "the objective's own, unseeded, or a GPU, may be what doesn't repeat"
+                "packages, Python, processor, commit and lock are those of then: a generator of the objective's own, "
+                "unseeded, or a GPU, may be what doesn't repeat, or the stored rows were changed"
             ]
         ),
         *([f"and {more} more"] if more > 0 else []),

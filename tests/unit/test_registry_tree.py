@@ -173,8 +173,6 @@ def test_what_has_changed_is_told_only_where_the_predictions_differ() -> None:
     assert (said[1], said[-1]) == (changes[0], "and 5 more")
 
 
-def test_where_nothing_around_a_version_has_changed_what_may_not_repeat_is_told_and_not_the_rows() -> None:
+def test_where_nothing_around_a_version_has_changed_what_may_not_repeat_is_told() -> None:
     said = told(Reproduction("toy", 1, 20, 3, 0.25, 0.0, []))
-    assert said[1].endswith(
-        "and so are the rows: a generator of the objective's own, unseeded, or a GPU, may be what doesn't repeat"
-    )
+    assert "of then: a generator of the objective's own, unseeded, or a GPU, may be what doesn't repeat" in said[1]
