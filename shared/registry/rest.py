@@ -34,7 +34,7 @@ def registered(name: str, version: int) -> Registered | None:
     """A version; None: there is none, or none any more."""
     which = {"name": name, "version": str(version)}
     answer = _ask("GET", f"{VERSIONS}/get", **which)
-    where = _ask("GET", f"{VERSIONS}/get-download-uri", **which)
+    where = _ask("GET", f"{VERSIONS}/get-download-uri", **which) if answer else None
     if not answer or not where:
         return None
     found = answer["model_version"]
