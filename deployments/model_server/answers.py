@@ -88,11 +88,12 @@ def answer(found: Sequence[Asked | Exception]) -> list[bytes | Exception]:
 
 
 def _answers(asked: Sequence[Asked]) -> list[bytes | Exception]:
-    """Together; each alone where the rows of one are refused."""
+    """Together; in halves, again and again, where the rows of one are refused."""
     answers = _caught(_together, asked)
     if isinstance(answers, list):
         return answers
-    return [answers] if len(asked) == 1 else [_answers([one])[0] for one in asked]
+    half = len(asked) // 2
+    return [*_answers(asked[:half]), *_answers(asked[half:])] if half else [answers]
 
 
 def _together(asked: Sequence[Asked]) -> list[bytes]:

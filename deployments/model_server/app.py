@@ -27,7 +27,7 @@ def create(models: Sequence[LiveModel], tokens: Sequence[str] = (), limits: Limi
 
     models: followed from its start to its end; tokens: one of them must come with each request; none: all may ask.
     """
-    pending, threads = Pending(limits or Limits()), Threads(cores())
+    pending, threads = Pending(limits or Limits()), Threads([live.name for live in models], cores())
     app = FastAPI(title="Evertune", docs_url="/docs", redoc_url=None, lifespan=_following(models))
     for live in models:
         endpoints = _endpoints(live, pending, threads)
@@ -63,7 +63,7 @@ def _endpoints(live: LiveModel, pending: Pending, threads: Threads) -> APIRouter
         content_type = request.headers.get("content-type", answers.JSON).partition(";")[0].strip().lower()
         try:
             async with pending.body(request) as body:
-                content = await threads.answer((read, _served(live), content_type, body))
+                content = await threads.answer(live.name, (read, _served(live), content_type, body))
         except InvalidRowsError as err:
             raise HTTPException(422, str(err)) from None
         except answers.UnknownTypeError as err:

@@ -24,7 +24,7 @@ import uvicorn
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from deployments.model_server.app import create
 from deployments.model_server.heads import HEAD_BYTES, ShortHeads
@@ -258,13 +258,27 @@ def test_requests_that_wait_are_answered_together_and_each_for_itself(iris):
     assert [(answer.status_code, answer.json().get("predictions")) for answer in found] == expected * 20
 
 
-def test_all_use_cases_share_the_threads_that_predict():
-    before = set(threading.enumerate())
-    with serving(live(), live("sizes", SIZES)) as url:
-        for name in ("iris", "sizes"):
-            assert post(f"{url}/{name}/predict", {"rows": ROWS}).status_code == 200
-        fresh = set(threading.enumerate()) - before
-        assert sum(thread.name.startswith("small") for thread in fresh) == 1
+def test_who_asks_a_model_does_not_wait_for_another_one():
+    begun, may_end = threading.Event(), threading.Event()
+
+    def held(rows: pd.DataFrame) -> pd.DataFrame:
+        begun.set()
+        assert may_end.wait(60)
+        return rows
+
+    may_end.set()
+    slow = make_pipeline(FunctionTransformer(held), Ridge()).fit(X, X.iloc[:, 0])
+    begun.clear(), may_end.clear()
+    with (
+        serving(live(), live("slow", System(SIZES.signature, [Member("one", slow)]))) as url,
+        ThreadPoolExecutor(1) as client,
+    ):
+        waits = client.submit(post, f"{url}/slow/predict", {"rows": ROWS})
+        assert begun.wait(60)
+        assert post(f"{url}/iris/predict", {"rows": ROWS}).status_code == 200
+        assert not waits.done()
+        may_end.set()
+        assert waits.result().status_code == 200
 
 
 def test_under_load_versions_are_swapped_without_a_failed_request():

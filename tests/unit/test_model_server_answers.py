@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Timer
+from threading import Event, Timer
 from time import monotonic
 from typing import Any
 
@@ -19,10 +20,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
+from deployments.model_server import threads
 from deployments.model_server.answers import ARROW, CSV, JSON, Question, answer, predict_proba, read
 from deployments.model_server.live import Served
 from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME, Columns
-from deployments.model_server.threads import MOST, SMALL_BYTES, Group, is_small, take
+from deployments.model_server.threads import MOST, SMALL_BYTES, Group, Threads, is_small, take
 from shared.domain import ModelVersion
 from shared.model import Member, Signature, System
 
@@ -137,6 +139,51 @@ def test_the_first_of_a_group_waits_for_those_that_were_answered_with_it():
     later.start()
     assert len(take(waiting, Group(2, until_s=monotonic() + 600))) == 2
     later.join()
+
+
+def test_those_that_came_meanwhile_wait_for_who_was_just_answered(monkeypatch):
+    monkeypatch.setattr(threads, "WAIT", 1000)
+    begun, may_end, calls = Event(), Event(), []
+
+    def held(days: pd.DataFrame) -> np.ndarray:
+        calls.append(len(days))
+        begun.set()
+        assert may_end.wait(60)
+        return hours(days)
+
+    may_end.set()
+    model = served(held)
+    calls.clear(), begun.clear(), may_end.clear()
+
+    async def ask() -> None:
+        asked_of = Threads(["mixed"], 1)
+        first = asyncio.ensure_future(asked_of.answer("mixed", asked(1, model)))
+        await asyncio.to_thread(begun.wait, 60)
+        meanwhile = [asyncio.ensure_future(asked_of.answer("mixed", asked(1, model))) for _ in range(2)]
+        await asyncio.sleep(0)
+        may_end.set()
+        await first
+        await asyncio.gather(asked_of.answer("mixed", asked(1, model)), *meanwhile)
+
+    asyncio.run(ask())
+    assert calls == [1, 3]
+
+
+def test_one_refused_row_does_not_cost_a_call_for_each_request():
+    calls: list[int] = []
+
+    def picky(days: pd.DataFrame) -> np.ndarray:
+        calls.append(len(days))
+        if days["d"].dt.year.eq(1999).any():
+            raise ValueError("no such year")
+        return hours(days)
+
+    model, refused = served(picky), b"n,b,t,d\n1,true,,1999-01-01\n"
+    calls.clear()
+    questions = [asked(1, model)] * 5 + [(predict_proba, model, CSV, refused)] + [asked(1, model)] * 10
+    answers = answer([read(question) for question in questions])
+    assert [isinstance(told, bytes) for told in answers] == [True] * 5 + [False] + [True] * 10
+    assert len(calls) == 9  # each half of 16, of 8, of 4, of 2, and all together
 
 
 @pytest.mark.parametrize(
