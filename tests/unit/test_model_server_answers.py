@@ -163,6 +163,7 @@ def test_those_that_came_meanwhile_wait_for_who_was_just_answered(monkeypatch):
         await asyncio.sleep(0)
         may_end.set()
         await first
+        await asyncio.sleep(0.2)  # in which the others would be taken without it
         await asyncio.gather(asked_of.answer("mixed", asked(1, model)), *meanwhile)
 
     asyncio.run(ask())
