@@ -33,6 +33,7 @@ def main() -> None:
         show_logs(package)
     tokens = settings().serve_tokens
     check_host(given.host, tokens)
+    print(f"http://{given.host}:{given.port}/docs in a few seconds, until Ctrl-C", flush=True)
     services.start_once()
     app = create([LiveModel(name) for name in dict.fromkeys(given.use_case)], tokens)
     uvicorn.run(

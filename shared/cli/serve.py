@@ -24,8 +24,6 @@ def serve(
     from shared.settings import project_root
 
     names = [load_use_case(name).name for name in use_case]
-    typer.echo(f"http://{host}:{port}/docs in a few seconds, until Ctrl-C")
-    sys.stdout.flush()
     os.chdir(project_root())
     command = [sys.executable, "-m", "deployments.model_server", *names, "--host", host, "--port", str(port)]
     os.execv(sys.executable, command)

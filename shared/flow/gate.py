@@ -93,9 +93,7 @@ def decide(plan: Plan, version: ModelVersion, champion: ModelVersion | None, lat
         latency_budget_ms=plan.use_case.system.latency_budget_ms if plan.use_case.system else None,
         metric=metric if len(rows.y) == len(holdout.y) else metric + some,
     )
-    if (decision := gate.undisputed(bout, rules)) is not None:
-        return decision
-    return gate.tested(bout, rules, take_turn(plan, version, holdout, rules, bout.n_groups))
+    return gate.decide(bout, rules, lambda: take_turn(plan, version, holdout, rules, bout.n_groups))
 
 
 def contenders(

@@ -6,7 +6,7 @@ The rules in words, with what they cost and miss, are in `docs/gate.md`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import isfinite
@@ -72,33 +72,35 @@ class Bout:
         return self.measure.score(self.y, contender.predictions)
 
 
-def decide(bout: Bout, rules: PromotionConfig, turn: Turn) -> PromotionDecision:
+def decide(bout: Bout, rules: PromotionConfig, take_turn: Callable[[], Turn]) -> PromotionDecision:
     """Whether to promote the challenger, why, and every figure behind it.
 
-    turn: which gate on this holdout it is, and its level. It is among the figures only if it was spent, since the
-    targets had a say in who is better.
-    """
-    return undisputed(bout, rules) or tested(bout, rules, turn)
-
-
-def undisputed(bout: Bout, rules: PromotionConfig) -> PromotionDecision | None:
-    """The decision where it takes no test, and so spends nothing of α; None where it does.
-
-    A challenger is refused for its costs, predicts as the champion does, or has no champion to meet, or no fair one.
+    take_turn: which gate on this holdout it is, and its level. Called once, where the targets must say who is better;
+    not where a challenger is refused for its costs, does as the champion does, or has no champion to meet, or no
+    fair one: that spends nothing of α, and the turn is not among the figures.
     """
     figures = _of_challenger(bout)
     if (refusal := next(_unfit(bout, rules, figures), None)) is not None:
         return _decision(False, refusal, figures)
-    if bout.champion is None or not isfinite(bout.score(bout.champion)):
+    if bout.champion is None or not isfinite(reference := bout.score(bout.champion)):
         refusal = next(_miscalibrated(rules, figures), None)
         return _decision(refusal is None, refusal or _unopposed(bout, figures), figures)
     if bout.unfair:
         return _decision(False, _keeps_its_place(bout.unfair), figures)
-    return _without_a_test(bout, bout.champion, rules)
+    figures = {
+        **figures,
+        "champion": reference,
+        "gain": (figures["challenger"] or 0.0) - reference,
+        "min_gain": rules.min_gain,
+        "saving": _saving(bout.challenger, bout.champion),
+    }
+    undisputed = _without_a_test(bout, bout.champion, rules, figures)
+    return undisputed or _in_turn(bout, bout.champion, rules, figures, take_turn())
 
 
-def _without_a_test(bout: Bout, champion: Contender, rules: PromotionConfig) -> PromotionDecision | None:
-    figures = _of_both(bout, champion, rules)
+def _without_a_test(
+    bout: Bout, champion: Contender, rules: PromotionConfig, figures: Figures
+) -> PromotionDecision | None:
     saving = figures["saving"] or 0.0
     cheaper = rules.mode == "non_inferiority"
     if cheaper and not saving >= rules.cheaper:
@@ -109,7 +111,22 @@ def _without_a_test(bout: Bout, champion: Contender, rules: PromotionConfig) -> 
             return _decision(False, of, figures)
         refusal = next(_miscalibrated(rules, figures), None)
         return _decision(refusal is None, refusal or f"{of}, and is {saving:.0%} cheaper", figures)
+    if not cheaper and _is_the_same(bout, champion):
+        of = f"{bout.label} can't tell the challenger from the champion in any of the {len(bout.y)} rows"
+        return _decision(False, of, figures)
     return None
+
+
+def _is_the_same(bout: Bout, champion: Contender) -> bool:
+    """Whether the metric says the same of both in each row, whatever its class: other probabilities, the same hits.
+
+    Such a challenger can't be better. The targets aren't asked: a turn that is spared by what they say was a look.
+    """
+    one, other, rows = bout.challenger.predictions, champion.predictions, bout.measure.rows
+    if one.ndim == 1:
+        return False  # another value is another error, but for targets in the middle of both
+    same_class = (np.full(len(bout.y), code) for code in range(one.shape[1]))
+    return all(np.array_equal(rows(y, one), rows(y, other)) for y in same_class)
 
 
 def is_out_of_reach(turn: Turn, n_groups: int) -> bool:
@@ -117,25 +134,13 @@ def is_out_of_reach(turn: Turn, n_groups: int) -> bool:
     return turn.level < smallest_p(n_groups)
 
 
-def tested(bout: Bout, rules: PromotionConfig, turn: Turn) -> PromotionDecision:
-    """The decision of the targets, in a turn that is this gate's alone. The bout has a champion."""
-    assert bout.champion is not None
-    figures = _of_both(bout, bout.champion, rules)
+def _in_turn(
+    bout: Bout, champion: Contender, rules: PromotionConfig, figures: Figures, turn: Turn
+) -> PromotionDecision:
     if is_out_of_reach(turn, bout.n_groups):
         worn_out = is_out_of_reach(turn, MOST_SWAPS)
         return _decision(False, _worn_out(turn, rules) if worn_out else _too_few(bout, rules, turn), figures)
-    return _tested(bout, bout.champion, rules, turn, figures)
-
-
-def _of_both(bout: Bout, champion: Contender, rules: PromotionConfig) -> Figures:
-    figures, reference = _of_challenger(bout), bout.score(champion)
-    return {
-        **figures,
-        "champion": reference,
-        "gain": (figures["challenger"] or 0.0) - reference,
-        "min_gain": rules.min_gain,
-        "saving": _saving(bout.challenger, champion),
-    }
+    return _tested(bout, champion, rules, turn, figures)
 
 
 def _tested(bout: Bout, champion: Contender, rules: PromotionConfig, turn: Turn, figures: Figures) -> PromotionDecision:

@@ -25,28 +25,27 @@ MODELS, VERSIONS = "registered-models", "model-versions"
 
 def aliases(name: str) -> dict[str, int]:
     """Version by alias; empty where there is no such model."""
-    found = _ask("GET", f"{MODELS}/get", name=name)
-    entries = found["registered_model"].get("aliases", []) if found else []
+    found = _get(f"{MODELS}/get", "registered_model", name=name)
+    entries = found.get("aliases", []) if found else []
     return {entry["alias"]: int(entry["version"]) for entry in entries}
 
 
 def registered(name: str, version: int) -> Registered | None:
     """A version; None: there is none, or none any more."""
     which = {"name": name, "version": str(version)}
-    answer = _ask("GET", f"{VERSIONS}/get", **which)
-    where = _ask("GET", f"{VERSIONS}/get-download-uri", **which) if answer else None
-    if not answer or not where:
+    found = _get(f"{VERSIONS}/get", "model_version", **which)
+    uri = _get(f"{VERSIONS}/get-download-uri", "artifact_uri", **which) if found else None
+    if not found or not uri:
         return None
-    found = answer["model_version"]
     tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
     metrics = _metrics(found["run_id"]) if found.get("run_id") else {}
-    return Registered(int(found["creation_timestamp"]), where["artifact_uri"], tags, found.get("aliases", []), metrics)
+    return Registered(int(found["creation_timestamp"]), uri, tags, found.get("aliases", []), metrics)
 
 
 def _metrics(run_id: str) -> dict[str, float]:
-    answer = _ask("GET", "runs/get", run_id=run_id)
-    found = answer["run"]["data"].get("metrics", []) if answer else []
-    return {metric["key"]: float(metric["value"]) for metric in found}  # what isn't finite is a text
+    found = _get("runs/get", "run", run_id=run_id)
+    metrics = found["data"].get("metrics", []) if found else []
+    return {metric["key"]: float(metric["value"]) for metric in metrics}  # what isn't finite is a text
 
 
 def set_alias(name: str, alias: str, version: int) -> None:
@@ -64,6 +63,15 @@ def delete_alias(name: str, alias: str) -> None:
     _ask("DELETE", f"{MODELS}/alias", name=name, alias=alias)
 
 
+def _get(path: str, key: str, **values: str) -> Any:
+    """What the server's answer has at a key; None: there is no such thing."""
+    if (answer := _ask("GET", path, **values)) is None:
+        return None
+    if key not in answer:
+        raise ServiceError(f"MLflow's server must answer with a {key}, but doesn't: is it MLflow's?")
+    return answer[key]
+
+
 def _ask(method: str, path: str, **values: str) -> dict[str, Any] | None:
     """The server's answer; None: there is no such thing."""
     parts = urlsplit(services.mlflow_tracking_uri())
@@ -73,7 +81,9 @@ def _ask(method: str, path: str, **values: str) -> dict[str, Any] | None:
     request = Request(f"{root}/api/2.0/mlflow/{quote(path)}{query}", body, headers, method=method)
     try:
         with build_opener(_Stay).open(request, timeout=TIMEOUT_S) as answer:
-            found: dict[str, Any] = json.load(answer)
+            found = json.load(answer)
+            if not isinstance(found, dict):
+                raise ValueError(f"it must be an object, but is {type(found)}")
             return found
     except HTTPError as err:
         if err.code == 404 and _says_absent(err):

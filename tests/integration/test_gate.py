@@ -290,8 +290,9 @@ def test_a_gate_that_no_model_could_pass_on_so_few_rows_takes_no_turn() -> None:
     plan = prepared(rows=40, holdout=0.2)
     rules = PromotionConfig(alpha=0.002)
     plan = replace(plan, use_case=plan.use_case.model_copy(update={"promotion": rules}))
+    one, other = (trained(DummyClassifier(strategy="constant", constant=code), plan) for code in (0, 1))
 
-    decision = gate(plan, trained(honest(), plan), trained(DummyClassifier(), plan))
+    decision = gate(plan, one, other)
 
     assert re.search(r"the holdout's \d rows are too few", decision.reason)
     assert turns.last("toy") is None

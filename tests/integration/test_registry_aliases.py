@@ -213,11 +213,16 @@ def test_a_registry_of_an_external_database_is_read_in_the_schema_that_its_addre
 
 
 @pytest.mark.parametrize(
-    "said",
-    [b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"a":', b"SSH-2.0 hello\r\n"],
-    ids=["cut off in the middle", "no HTTP"],
+    ("said", "why"),
+    [
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"a":', "doesn't answer as one"),
+        (b"SSH-2.0 hello\r\n", "doesn't answer as one"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{"a":1}', "must answer with a registered_model"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull", "doesn't answer as one"),
+    ],
+    ids=["cut off in the middle", "no HTTP", "of another shape", "nothing"],
 )
-def test_a_server_that_breaks_off_has_not_answered(said: bytes, monkeypatch):
+def test_what_does_not_answer_as_mlflows_server_has_not_answered(said: bytes, why: str, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -230,7 +235,7 @@ def test_a_server_that_breaks_off_has_not_answered(said: bytes, monkeypatch):
         monkeypatch.setattr(
             rest.services, "mlflow_tracking_uri", lambda: f"http://127.0.0.1:{listener.getsockname()[1]}"
         )
-        with pytest.raises(ServiceError, match="doesn't answer as one"):
+        with pytest.raises(ServiceError, match=why):
             rest.aliases(NAME)
 
 

@@ -98,7 +98,7 @@ def meet(
 ) -> tuple[bool, float]:
     """Whether the challenger, which is half as large, is promoted, and the p-value."""
     bout = Bout(measured, y, Contender(challenger, size_mb=1.0), Contender(champion, size_mb=2.0))
-    decision = decide(bout, rules, turn)
+    decision = decide(bout, rules, lambda: turn)
     return decision.promote, decision.figures["p"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from math import nan
 from typing import Any
 
@@ -44,7 +45,7 @@ def judged(
 ) -> PromotionDecision:
     met = None if champion is None else contender(champion)
     bout = Bout(measure("neg_mean_squared_error", table(0)), Y, contender(challenger), met, **more)
-    return decide(bout, rules or PromotionConfig(), turn or first_turn(3, N, 0.05))
+    return decide(bout, rules or PromotionConfig(), lambda: turn or first_turn(3, N, 0.05))
 
 
 def contender(model: np.ndarray | Contender) -> Contender:
@@ -224,7 +225,7 @@ def test_a_challenger_that_is_too_sure_of_itself_is_not_promoted(has_champion):
     y, probabilities = by_confidence(CONFIDENT - 0.2)
     champion = Contender(np.full((len(y), 2), 0.5)) if has_champion else None
     bout = Bout(measure("roc_auc", table(2)), y, Contender(probabilities), champion)
-    turn = first_turn(1, len(y), 0.05)
+    turn = partial(first_turn, 1, len(y), 0.05)
 
     assert decide(bout, rules(max_calibration_error=0.3), turn).promote
     refused = decide(bout, rules(max_calibration_error=0.1), turn)
@@ -237,12 +238,45 @@ def test_a_cheaper_model_that_is_as_sure_of_itself_as_the_champion_is_asked_for_
     y, probabilities = by_confidence(CONFIDENT - 0.2)
     bout = Bout(measure("roc_auc", table(2)), y, Contender(probabilities, 1.0), Contender(probabilities, 2.0))
     asked = CHEAP.model_copy(update={"max_calibration_error": 0.1})
-    turn = first_turn(1, len(y), 0.05)
+    turn = partial(first_turn, 1, len(y), 0.05)
 
     assert decide(bout, CHEAP, turn).promote
     refused = decide(bout, asked, turn)
     assert not refused.promote
     assert "has a calibration error of 0.2" in refused.reason
+
+
+SURE, UNSURE = (
+    np.array([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3]] * 20),
+    np.array([[0.4, 0.6], [0.6, 0.4], [0.55, 0.45]] * 20),
+)
+
+
+@pytest.mark.parametrize(
+    ("metric", "challenger", "spared"),
+    [
+        ("accuracy", SURE, True),  # the same hits
+        ("f1", SURE, True),
+        ("roc_auc", SURE, True),  # the same order
+        ("roc_auc", UNSURE[::-1], False),
+        ("accuracy", 1 - UNSURE, False),  # no hit is the same
+        ("neg_log_loss", SURE, False),
+    ],
+)
+def test_a_challenger_that_the_metric_cant_tell_from_the_champion_spends_nothing(metric, challenger, spared):
+    y = np.random.default_rng(0).integers(0, 2, 60)
+    bout = Bout(measure(metric, table(2)), y, Contender(challenger), Contender(UNSURE))
+    decision = decide(bout, rules(), lambda: first_turn(1, 60, 0.05))
+    assert ("level" not in decision.figures) is spared
+    assert (f"{metric} can't tell the challenger from the champion in any of the 60 rows" == decision.reason) is spared
+
+
+def test_whether_the_metric_tells_two_models_apart_is_not_asked_of_the_targets():
+    """Of three classes, two wrong ones are no hit both, but that is known by the targets alone."""
+    codes = np.random.default_rng(0).integers(0, 2, 60)
+    one, other = np.eye(3)[codes], np.eye(3)[1 - codes]
+    bout = Bout(measure("accuracy", table(3)), np.full(60, 2), Contender(one), Contender(other))
+    assert decide(bout, rules(), lambda: first_turn(1, 60, 0.05)).figures["level"] == 0.025
 
 
 def test_a_slice_that_the_metric_is_not_defined_on_says_nothing():
@@ -251,6 +285,6 @@ def test_a_slice_that_the_metric_is_not_defined_on_says_nothing():
         measure("roc_auc", table(2)), y, Contender(probabilities), Contender(np.full((len(y), 2), 0.5)),
         slices=[Slice("country", "country = X", y == 1, 0.0)],
     )  # fmt: skip
-    turn = first_turn(1, len(y), 0.05)
+    turn = partial(first_turn, 1, len(y), 0.05)
     assert "slice.country" not in decide(bout, PromotionConfig(), turn).figures
     assert "slice.country" in decide(replace(bout, slices=[Slice("country", "", y < 2, 0.0)]), rules(), turn).figures
