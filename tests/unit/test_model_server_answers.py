@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 from collections.abc import Callable
-from queue import SimpleQueue
-from threading import Event, Timer
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -20,11 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-from deployments.model_server import threads
 from deployments.model_server.answers import ARROW, CSV, JSON, Question, answer, predict_proba, read
 from deployments.model_server.live import Served
 from deployments.model_server.rows import BOOLEAN, NUMBER, TEXT, TIME, Columns
-from deployments.model_server.threads import MOST, SMALL_BYTES, Group, Threads, is_small, take
 from shared.domain import ModelVersion
 from shared.model import Member, Signature, System
 
@@ -118,58 +112,6 @@ def test_models_are_asked_once_each_for_what_waits_in_any_order():
     assert sorted(calls) == [4, 6]
 
 
-def queue(*questions: Question) -> SimpleQueue[Any]:
-    waiting: SimpleQueue[Any] = SimpleQueue()
-    for question in questions:
-        waiting.put((question, None))
-    return waiting
-
-
-def test_requests_are_predicted_together_up_to_a_number_and_until_their_rows_are_many():
-    model = served()
-    for waiting, expected in (([1] * (MOST + 8), [MOST, 8]), ([600, 600, 600, 5000, 1, 1], [2, 2, 2]), ([0, 1], [2])):
-        left = queue(*(asked(n_rows, model) for n_rows in waiting))
-        assert [len(take(left, Group())) for _ in expected] == expected
-        assert left.empty()
-
-
-def test_the_first_of_a_group_waits_for_those_that_were_answered_with_it():
-    waiting, question = queue(asked(1, served())), asked(1, served())
-    later = Timer(0.1, waiting.put, [(question, None)])
-    later.start()
-    assert len(take(waiting, Group(2, until_s=monotonic() + 600))) == 2
-    later.join()
-
-
-def test_those_that_came_meanwhile_wait_for_who_was_just_answered(monkeypatch):
-    monkeypatch.setattr(threads, "WAIT", 1000)
-    begun, may_end, calls = Event(), Event(), []
-
-    def held(days: pd.DataFrame) -> np.ndarray:
-        calls.append(len(days))
-        begun.set()
-        assert may_end.wait(60)
-        return hours(days)
-
-    may_end.set()
-    model = served(held)
-    calls.clear(), begun.clear(), may_end.clear()
-
-    async def ask() -> None:
-        asked_of = Threads(["mixed"], 1)
-        first = asyncio.ensure_future(asked_of.answer("mixed", asked(1, model)))
-        await asyncio.to_thread(begun.wait, 60)
-        meanwhile = [asyncio.ensure_future(asked_of.answer("mixed", asked(1, model))) for _ in range(2)]
-        await asyncio.sleep(0)
-        may_end.set()
-        await first
-        await asyncio.sleep(0.2)  # in which the others would be taken without it
-        await asyncio.gather(asked_of.answer("mixed", asked(1, model)), *meanwhile)
-
-    asyncio.run(ask())
-    assert calls == [1, 3]
-
-
 def test_one_refused_row_does_not_cost_a_call_for_each_request():
     calls: list[int] = []
 
@@ -185,26 +127,3 @@ def test_one_refused_row_does_not_cost_a_call_for_each_request():
     answers = answer([read(question) for question in questions])
     assert [isinstance(told, bytes) for told in answers] == [True] * 5 + [False] + [True] * 10
     assert len(calls) == 9  # each half of 16, of 8, of 4, of 2, and all together
-
-
-@pytest.mark.parametrize(
-    ("n", "now_s", "wait_s", "why"),
-    [
-        (1, 8.0, 2.0, "one of two may come again"),
-        (2, 8.0, 0.0, "all of the group are there"),
-        (1, 11.0, 0.0, "it's too late for them"),
-    ],
-)
-def test_a_group_waits_for_as_many_as_it_had_and_no_longer(n: int, now_s: float, wait_s: float, why: str):
-    assert Group(2, until_s=10.0).wait_s(n, now_s) == wait_s, why
-
-
-def test_who_asks_alone_never_waits():
-    assert Group(1, until_s=10.0).wait_s(1, now_s=0.0) == 0
-
-
-def test_arrow_is_never_small_since_a_few_bytes_of_it_stand_for_many_rows():
-    model, row = served(), ROWS["text"]
-    assert is_small((predict_proba, model, JSON, json.dumps([row]).encode()))
-    assert not is_small((predict_proba, model, JSON, b" " * (SMALL_BYTES + 1)))
-    assert not is_small((predict_proba, model, ARROW, as_arrow(row)))
