@@ -48,7 +48,8 @@ def show_lines(console: Console, lines: Sequence[tuple[str, str]]) -> None:
     grid = _grid()
     for label, text in lines:
         grid.add_row(f"[dim]{label}[/dim]", escape(text))
-    console.print(grid)
+    if lines:
+        console.print(grid)
 
 
 def summary_lines(summary: Summary, use_case: str) -> list[tuple[str, str]]:
