@@ -14,10 +14,11 @@ from pydantic_core import to_json
 from deployments.model_server import mlflow_forms
 from deployments.model_server.live import Served
 from deployments.model_server.rows import Columns, InvalidRowsError
+from deployments.model_server.tables import Body
 
 JSON, CSV, ARROW = "application/json", "text/csv", "application/vnd.apache.arrow.stream"
 
-READERS: dict[str, Callable[[Columns, bytes], pd.DataFrame]] = {
+READERS: dict[str, Callable[[Columns, Body], pd.DataFrame]] = {
     JSON: Columns.from_json,
     CSV: Columns.from_csv,
     ARROW: Columns.from_arrow,
@@ -39,11 +40,11 @@ class Asked:
     write: Write
 
 
-Read = Callable[[Served, str, bytes], Asked]
-Question = tuple[Read, Served, str, bytes]
+Read = Callable[[Served, str, Body], Asked]
+Question = tuple[Read, Served, str, Body]
 
 
-def predict(served: Served, content_type: str, body: bytes) -> Asked:
+def predict(served: Served, content_type: str, body: Body) -> Asked:
     """Labels, or a regression's values.
 
     Raises:
@@ -53,14 +54,14 @@ def predict(served: Served, content_type: str, body: bytes) -> Asked:
     return Asked(served, _rows(served, content_type, body), _labels)
 
 
-def predict_proba(served: Served, content_type: str, body: bytes) -> Asked:
+def predict_proba(served: Served, content_type: str, body: Body) -> Asked:
     """A probability for each class; raises as `predict` does."""
     if not served.system.signature.classes:
         raise InvalidRowsError("a regression has no class probabilities; ask /predict")
     return Asked(served, _rows(served, content_type, body), _probabilities)
 
 
-def invocations(served: Served, content_type: str, body: bytes) -> Asked:
+def invocations(served: Served, content_type: str, body: Body) -> Asked:
     """What MLflow's scoring server answers; raises as `predict` does."""
     if content_type not in (JSON, CSV):
         raise UnknownTypeError(f"the body must be {JSON} or {CSV}, but is {content_type}")
@@ -85,6 +86,12 @@ def answer(found: Sequence[Asked | Exception]) -> list[bytes | Exception]:
             groups[one.served].append(one)
     answers = {served: iter(_answers(group)) for served, group in groups.items()}
     return [next(answers[one.served]) if isinstance(one, Asked) else one for one in found]
+
+
+def at_once(asked: Sequence[Asked]) -> list[bytes] | None:
+    """The answers to requests for one version, in one call; None where it refuses the rows of one."""
+    answers = _caught(_together, asked)
+    return answers if isinstance(answers, list) else None
 
 
 def _answers(asked: Sequence[Asked]) -> list[bytes | Exception]:
@@ -125,10 +132,11 @@ def _caught(call: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return call(*arguments)
     except BaseException as err:  # noqa: BLE001 # raised where the request is answered, which else would never be
-        return err if isinstance(err, Exception) else RuntimeError(repr(err))
+        is_raised_as_it_is = isinstance(err, Exception) and not isinstance(err, StopIteration)
+        return err if is_raised_as_it_is else RuntimeError(repr(err))
 
 
-def _rows(served: Served, content_type: str, body: bytes) -> pd.DataFrame:
+def _rows(served: Served, content_type: str, body: Body) -> pd.DataFrame:
     if content_type not in READERS:
         raise UnknownTypeError(f"the body must be {', '.join(READERS)}, but is {content_type}; set Content-Type")
     return READERS[content_type](served.columns, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ def load(version: ModelVersion) -> Served:
         UnloadableModelError: it can't be loaded, has no input example, or can't predict it.
         RegistryError, ServiceError: its files can't be fetched.
     """
+    imported = len(sys.modules)
     try:
         with client.downloaded(version) as folder:
             system = pyfunc.load(folder)
@@ -52,6 +54,8 @@ def load(version: ModelVersion) -> Served:
         raise
     except Exception as err:
         raise UnloadableModelError(f"{version.uri} must load and predict its input example, but {err!r}") from err
+    if len(sys.modules) > imported:
+        gc.freeze()  # looking through all that is imported takes 200 ms, in which nobody is answered
     return Served(version, system, columns, example)
 
 
@@ -138,8 +142,6 @@ class LiveModel:
             may_be_trusted_yet = isinstance(err, UnrecordedModelError)
             self._refused = None if may_be_trusted_yet else Refusal(number, why, self._clock())
             return why
-        if self.served is None:
-            gc.freeze()  # looking through all that is imported takes 200 ms, in which nobody is answered
         self.swaps += self.served is not None
         self.served = fresh
         logger.info("model is live", extra={"model": self.name, "version": number})

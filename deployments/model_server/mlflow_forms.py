@@ -8,13 +8,14 @@ import pandas as pd
 
 from deployments.model_server import tables
 from deployments.model_server.rows import Columns, InvalidRowsError, check_size, parse_json
+from deployments.model_server.tables import Body
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 Output = Literal["label", "proba"]
 
 
-def read(columns: Columns, is_csv: bool, body: bytes) -> tuple[pd.DataFrame, Output]:
+def read(columns: Columns, is_csv: bool, body: Body) -> tuple[pd.DataFrame, Output]:
     """The rows, and the parameter `output`. Columns that the model hasn't are left out, as MLflow does.
 
     Raises:
@@ -78,6 +79,7 @@ def _of_records(columns: Columns, records: list[Any]) -> pd.DataFrame:
 
 def _output(params: Any) -> Output:
     output = params.get("output", "label") if isinstance(params, dict) else "label"
-    if output not in ("label", "proba"):
-        raise InvalidRowsError(f'`params.output` must be "label" or "proba", but is {output!r:.80}')
-    return output
+    match output:
+        case "label" | "proba":
+            return output
+    raise InvalidRowsError(f'`params.output` must be "label" or "proba", but is {output!r:.80}')

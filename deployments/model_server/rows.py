@@ -18,6 +18,7 @@ from pydantic import FailFast, Strict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from deployments.model_server import tables
+from deployments.model_server.tables import Body
 
 SHOWN = 5  # faults that one message tells
 
@@ -45,7 +46,7 @@ class Kind:
 
 
 def _is_number(type_: pa.DataType) -> bool:
-    return pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_)
+    return bool(pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_))
 
 
 NUMBER = Kind("a number", Annotated[float, Strict()] | None, pa.float64(), _is_number)
@@ -70,7 +71,7 @@ class Columns:
     def numeric(self) -> bool:
         return all(kind is NUMBER for kind in self.kinds.values())
 
-    def from_json(self, body: bytes) -> pd.DataFrame:
+    def from_json(self, body: Body) -> pd.DataFrame:
         """Columns and rows, or a record for each row.
 
         Raises:
@@ -102,14 +103,13 @@ class Columns:
             self._check(columns, "`columns`")
         if isinstance(rows, list):
             check_size(len(rows) * len(columns) * tables.NUMBER_BYTES)
-        index, adapter = _reader(tuple(columns), tuple(self.kinds[name] for name in columns))
         try:
-            values = adapter.validate_python(rows)
+            values = _reader(tuple(self.kinds[name] for name in columns)).validate_python(rows)
         except ValidationError as err:
             raise InvalidRowsError(_explain(err, columns, self.kinds)) from None
-        return self._frame(index, _some(values))
+        return self._frame(_index(tuple(columns)), _some(values))
 
-    def from_csv(self, body: bytes, only_known: bool = False) -> pd.DataFrame:
+    def from_csv(self, body: Body, only_known: bool = False) -> pd.DataFrame:
         """CSV with a line of names first.
 
         only_known: leave out columns that the model hasn't.
@@ -122,7 +122,7 @@ class Columns:
             raise InvalidRowsError(f"the body must be CSV with a line of names first, but {err}") from None
         return self._from_table(table)
 
-    def from_arrow(self, body: bytes) -> pd.DataFrame:
+    def from_arrow(self, body: Body) -> pd.DataFrame:
         """A stream of Arrow's IPC format, without compression."""
         try:
             table = tables.from_arrow(body)
@@ -134,13 +134,16 @@ class Columns:
     def _from_table(self, table: pa.Table) -> pd.DataFrame:
         check_size(tables.decoded_bytes(table))
         arrays = [_cast(table[name], name, kind) for name, kind in self.kinds.items()]
-        return _some(pa.table(arrays, names=list(self.kinds))).to_pandas()
+        frame: pd.DataFrame = _some(pa.table(arrays, names=list(self.kinds))).to_pandas()
+        return frame
 
     def _frame(self, index: pd.Index, values: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
         if self.numeric:
             return pd.DataFrame(np.array(values, dtype=np.float64), columns=index, copy=False)
         columns = zip(index, zip(*values, strict=True), strict=True)
-        return pa.table({name: pa.array(column, self.kinds[name].arrow) for name, column in columns}).to_pandas()
+        table = pa.table({name: pa.array(column, self.kinds[name].arrow) for name, column in columns})
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
 
     def _check(self, found: Sequence[str], where: str) -> None:
         """Each column of the model is there once, and no other.
@@ -161,7 +164,7 @@ class Columns:
             raise InvalidRowsError(f"{where} must name the {len(self.kinds)} columns of the model, but {said}")
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: Body) -> Any:
     """The body's content.
 
     Raises:
@@ -174,11 +177,16 @@ def parse_json(body: bytes) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _reader(columns: tuple[str, ...], kinds: tuple[Kind, ...]) -> tuple[pd.Index, TypeAdapter[Any]]:
-    """The columns as a frame has them, and what checks rows of them: made once, since that takes milliseconds."""
-    row = tuple[tuple(kind.json for kind in kinds)]  # type: ignore[misc]  # as many as the model has
-    # It stops at the first row with a fault: a body may have millions of them.
-    return pd.Index(columns), TypeAdapter(Annotated[list[row], FailFast()])  # type: ignore[valid-type]
+def _reader(kinds: tuple[Kind, ...]) -> TypeAdapter[Any]:
+    """What checks rows of such columns: made once, since that takes milliseconds."""
+    row: Any = tuple.__class_getitem__(tuple(kind.json for kind in kinds))  # as many as the model has
+    rows: Any = Annotated[list[row], FailFast()]  # a body may have millions of rows with a fault
+    return TypeAdapter(rows)
+
+
+@lru_cache(maxsize=64)
+def _index(columns: tuple[str, ...]) -> pd.Index:
+    return pd.Index(columns)
 
 
 def _explain(err: ValidationError, columns: Sequence[str], kinds: Mapping[str, Kind]) -> str:

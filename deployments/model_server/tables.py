@@ -11,6 +11,8 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.ipc
 
+Body = bytes | bytearray
+
 MOST_BYTES = 128 * 1024 * 1024  # of one request's rows in memory; eight bytes for each of 16 MiB
 
 NUMBER_BYTES = 8
@@ -18,7 +20,7 @@ _COMPRESSION, _BATCH_OF_DICTIONARY = 3, 1  # fields of RecordBatch and Dictionar
 _HEADER, _CUSTOM_METADATA = 2, 4  # of Message
 
 
-def csv_names(body: bytes) -> list[str]:
+def csv_names(body: Body) -> list[str]:
     """The names in the first line of a CSV.
 
     Raises:
@@ -28,7 +30,7 @@ def csv_names(body: bytes) -> list[str]:
     return next((names for names in lines if names), [])
 
 
-def from_csv(body: bytes, names: Collection[str]) -> pa.Table:
+def from_csv(body: Body, names: Collection[str]) -> pa.Table:
     """The columns `names` of a CSV, as text; what is null is so in a training's CSV, too: empty fields, `NA`, `null`, …
 
     Raises:
@@ -41,7 +43,7 @@ def from_csv(body: bytes, names: Collection[str]) -> pa.Table:
     return pa.csv.read_csv(io.BytesIO(body), convert_options=convert, parse_options=parse)
 
 
-def from_arrow(body: bytes) -> pa.Table:
+def from_arrow(body: Body) -> pa.Table:
     """A stream of Arrow's IPC format, whose columns stay where the body has them.
 
     Raises:
@@ -68,11 +70,11 @@ def _widest(column: pa.ChunkedArray) -> int:
 def _longest(values: pa.Array) -> int:
     """Bytes of the longest; of all together, where nothing tells."""
     if values.type in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
-        return pa.compute.max(pa.compute.binary_length(values)).as_py() or 0
+        return int(pa.compute.max(pa.compute.binary_length(values)).as_py() or 0)
     try:
-        return values.type.bit_width // 8
+        return int(values.type.bit_width) // 8
     except ValueError:  # not of one width
-        return values.nbytes
+        return int(values.nbytes)
 
 
 def _check_is_plain(message: pa.ipc.Message) -> None:

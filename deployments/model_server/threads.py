@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from deployments.model_server.answers import ARROW, JSON, Asked, Question, answer, read
+from deployments.model_server.answers import ARROW, JSON, Asked, Question, answer, at_once, read
+from deployments.model_server.live import Served
 
 SMALL_BYTES = 16 * 1024  # some rows, but for Arrow: a few bytes of it stand for millions
+SMALL_RECORDS = 100  # objects of JSON: those of MLflow's forms may leave columns out, and are rows of all of them
 BULKY_BYTES = 1024 * 1024  # of JSON
 MOST, MOST_ROWS = 32, 1000  # requests that are answered together, and rows with which no other one joins them
-SHORT_S = 0.03  # what a call of a model may take in the event loop, where a thread's turn would cost a millisecond
+SHORT_S = 0.01  # what a call of a model may take in the event loop, where a thread's turn would cost a millisecond
 WAIT = 0.25  # of the time that an answer took: how long the next one waits for as many requests as are expected
+MOST_WAIT_S = 0.05
 
-Waiting = tuple[asyncio.Future[bytes], Asked | Exception]
+Waiting = tuple[asyncio.Future[bytes], Asked]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,21 @@ class Group:
 
     n: int = 1
     until_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a version with some rows, and how long it took; by default one that says nothing of others."""
+
+    served: Served | None = None
+    n_rows: int = 1
+    took_s: float = math.inf
+
+    def takes_s(self, asked: Sequence[Asked]) -> float:
+        """How long another one may take at most."""
+        if any(one.served is not self.served for one in asked):
+            return math.inf
+        return self.took_s * max(1.0, n_rows(asked) / self.n_rows)
 
 
 class Together:
@@ -41,20 +60,27 @@ class Together:
     def __init__(self, name: str) -> None:
         self._waiting: deque[Waiting] = deque()
         self._expected = Group()
-        self._all_there = asyncio.Event()
+        self._complete = asyncio.Event()
         self._answering: asyncio.Task[None] | None = None
-        self._took_s = math.inf
+        self._last = Call()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"small {name}")
 
     async def answer(self, question: Question) -> bytes:
         """The answer to a request; raises what it raises."""
+        found = read(question)
+        if isinstance(found, Exception):
+            raise found
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, read(question)))
-        if len(self._waiting) >= self._expected.n:
-            self._all_there.set()
+        self._waiting.append((future, found))
+        if self._is_complete():
+            self._complete.set()
         if self._answering is None or self._answering.done():
             self._answering = asyncio.create_task(self._answer_waiting())
         return await future
+
+    def _is_complete(self) -> bool:
+        """Whether nobody more is expected, or could join those that wait."""
+        return len(self._waiting) >= self._expected.n or n_rows([asked for _, asked in self._waiting]) >= MOST_ROWS
 
     async def _answer_waiting(self) -> None:
         loop = asyncio.get_running_loop()
@@ -62,26 +88,34 @@ class Together:
             await self._expect()
             taken = take(self._waiting)
             begun_s = loop.time()
-            answers = await self._call([found for _, found in taken])
-            self._took_s = loop.time() - begun_s
-            self._expected = Group(len(taken) + len(self._waiting), loop.time() + WAIT * self._took_s)
+            answers = await self._call([asked for _, asked in taken])
+            wait_s = min(WAIT * (loop.time() - begun_s), MOST_WAIT_S)
+            self._expected = Group(min(MOST, len(taken) + len(self._waiting)), loop.time() + wait_s)
             deliver(taken, answers)
-
-    async def _call(self, found: Sequence[Asked | Exception]) -> Sequence[bytes | Exception]:
-        if self._took_s > SHORT_S:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, answer, found)
-        answers = answer(found)
-        await asyncio.sleep(0)  # what came meanwhile is read,
-        await asyncio.sleep(0)  # and joins those that wait
-        return answers
 
     async def _expect(self) -> None:
         """Wait for those that are expected, but not long."""
-        if len(self._waiting) < self._expected.n:
-            self._all_there.clear()
+        if not self._is_complete():
+            self._complete.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(self._expected.until_s):
-                    await self._all_there.wait()
+                    await self._complete.wait()
+
+    async def _call(self, asked: Sequence[Asked]) -> Sequence[bytes | Exception]:
+        """Never raises: who waits would wait for ever."""
+        begun_s = time.monotonic()
+        if self._last.takes_s(asked) <= SHORT_S and (answers := at_once(asked)) is not None:
+            self._last = Call(asked[0].served, n_rows(asked), time.monotonic() - begun_s)
+            await asyncio.sleep(0)  # what came meanwhile is read,
+            await asyncio.sleep(0)  # and joins those that wait
+            return answers
+        try:
+            called, said = await asyncio.get_running_loop().run_in_executor(self._thread, timed, asked)
+        except Exception as err:  # noqa: BLE001 # such as that there may be no more threads
+            return [RuntimeError(repr(err)) for _ in asked]
+        if all(isinstance(one, bytes) for one in said):
+            self._last = called
+        return said
 
 
 class Threads:
@@ -108,9 +142,11 @@ class Threads:
 
 
 def is_small(question: Question) -> bool:
-    """Whether its rows are so few that others may wait for them."""
+    """Whether its rows are so few that the event loop may read them, and others wait for them."""
     *_, content_type, body = question
-    return content_type != ARROW and len(body) <= SMALL_BYTES
+    if content_type == ARROW or len(body) > SMALL_BYTES:
+        return False
+    return content_type != JSON or body.count(b"{") <= SMALL_RECORDS
 
 
 def is_bulky(question: Question) -> bool:
@@ -119,15 +155,23 @@ def is_bulky(question: Question) -> bool:
     return content_type == JSON and len(body) > BULKY_BYTES
 
 
+def n_rows(asked: Sequence[Asked]) -> int:
+    return sum(len(one.rows) for one in asked)
+
+
 def take(waiting: deque[Waiting]) -> list[Waiting]:
     """The first that wait, as many as are predicted in one call."""
     taken: list[Waiting] = []
-    n_rows = 0
-    while waiting and len(taken) < MOST and n_rows < MOST_ROWS:
+    while waiting and len(taken) < MOST and n_rows([asked for _, asked in taken]) < MOST_ROWS:
         taken.append(waiting.popleft())
-        found = taken[-1][1]
-        n_rows += len(found.rows) if isinstance(found, Asked) else 0
     return taken
+
+
+def timed(asked: Sequence[Asked]) -> tuple[Call, list[bytes | Exception]]:
+    """The answers, and what they say of the next call."""
+    begun_s = time.monotonic()
+    answers = answer(asked)
+    return Call(asked[0].served, n_rows(asked), time.monotonic() - begun_s), answers
 
 
 def deliver(taken: Sequence[Waiting], answers: Sequence[bytes | Exception]) -> None:

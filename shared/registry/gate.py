@@ -105,15 +105,20 @@ def _without_a_test(
     cheaper = rules.mode == "non_inferiority"
     if cheaper and not saving >= rules.cheaper:
         return _decision(False, _not_cheaper(saving, rules), figures)
-    if np.array_equal(bout.challenger.predictions, champion.predictions):
-        of = f"the challenger predicts the same as the champion for all {len(bout.y)} rows"
+    if (same := _sameness(bout, champion)) is not None:
         if not cheaper:
-            return _decision(False, of, figures)
+            return _decision(False, same, figures)
         refusal = next(_miscalibrated(rules, figures), None)
-        return _decision(refusal is None, refusal or f"{of}, and is {saving:.0%} cheaper", figures)
-    if not cheaper and _is_the_same(bout, champion):
-        of = f"{bout.label} can't tell the challenger from the champion in any of the {len(bout.y)} rows"
-        return _decision(False, of, figures)
+        return _decision(refusal is None, refusal or f"{same}, and is {saving:.0%} cheaper", figures)
+    return None
+
+
+def _sameness(bout: Bout, champion: Contender) -> str | None:
+    """How the challenger is neither better nor worse, whatever the targets; None where it may be."""
+    if np.array_equal(bout.challenger.predictions, champion.predictions):
+        return f"the challenger predicts the same as the champion for all {len(bout.y)} rows"
+    if _is_the_same(bout, champion):
+        return f"the challenger does the same for {bout.label} as the champion in all {len(bout.y)} rows"
     return None
 
 

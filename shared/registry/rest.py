@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
@@ -23,29 +25,45 @@ TIMEOUT_S = 10
 MODELS, VERSIONS = "registered-models", "model-versions"
 
 
+@contextmanager
+def _understood() -> Iterator[None]:
+    """An answer has the shape that MLflow's server gives it.
+
+    Raises:
+        ServiceError: it hasn't.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as err:
+        raise ServiceError(f"MLflow's server doesn't answer as one ({type(err).__name__})") from None
+
+
+@_understood()
 def aliases(name: str) -> dict[str, int]:
     """Version by alias; empty where there is no such model."""
-    found = _get(f"{MODELS}/get", "registered_model", name=name)
-    entries = found.get("aliases", []) if found else []
+    found = _ask("GET", f"{MODELS}/get", name=name)
+    entries = found["registered_model"].get("aliases", []) if found else []
     return {entry["alias"]: int(entry["version"]) for entry in entries}
 
 
+@_understood()
 def registered(name: str, version: int) -> Registered | None:
     """A version; None: there is none, or none any more."""
     which = {"name": name, "version": str(version)}
-    found = _get(f"{VERSIONS}/get", "model_version", **which)
-    uri = _get(f"{VERSIONS}/get-download-uri", "artifact_uri", **which) if found else None
-    if not found or not uri:
+    answer = _ask("GET", f"{VERSIONS}/get", **which)
+    where = _ask("GET", f"{VERSIONS}/get-download-uri", **which) if answer else None
+    if answer is None or where is None:
         return None
+    found = answer["model_version"]
     tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
     metrics = _metrics(found["run_id"]) if found.get("run_id") else {}
-    return Registered(int(found["creation_timestamp"]), uri, tags, found.get("aliases", []), metrics)
+    return Registered(int(found["creation_timestamp"]), where["artifact_uri"], tags, found.get("aliases", []), metrics)
 
 
 def _metrics(run_id: str) -> dict[str, float]:
-    found = _get("runs/get", "run", run_id=run_id)
-    metrics = found["data"].get("metrics", []) if found else []
-    return {metric["key"]: float(metric["value"]) for metric in metrics}  # what isn't finite is a text
+    answer = _ask("GET", "runs/get", run_id=run_id)
+    found = answer["run"]["data"].get("metrics", []) if answer else []
+    return {metric["key"]: float(metric["value"]) for metric in found}  # what isn't finite is a text
 
 
 def set_alias(name: str, alias: str, version: int) -> None:
@@ -63,15 +81,6 @@ def delete_alias(name: str, alias: str) -> None:
     _ask("DELETE", f"{MODELS}/alias", name=name, alias=alias)
 
 
-def _get(path: str, key: str, **values: str) -> Any:
-    """What the server's answer has at a key; None: there is no such thing."""
-    if (answer := _ask("GET", path, **values)) is None:
-        return None
-    if key not in answer:
-        raise ServiceError(f"MLflow's server must answer with a {key}, but doesn't: is it MLflow's?")
-    return answer[key]
-
-
 def _ask(method: str, path: str, **values: str) -> dict[str, Any] | None:
     """The server's answer; None: there is no such thing."""
     parts = urlsplit(services.mlflow_tracking_uri())
@@ -81,9 +90,7 @@ def _ask(method: str, path: str, **values: str) -> dict[str, Any] | None:
     request = Request(f"{root}/api/2.0/mlflow/{quote(path)}{query}", body, headers, method=method)
     try:
         with build_opener(_Stay).open(request, timeout=TIMEOUT_S) as answer:
-            found = json.load(answer)
-            if not isinstance(found, dict):
-                raise ValueError(f"it must be an object, but is {type(found)}")
+            found: dict[str, Any] = json.load(answer)
             return found
     except HTTPError as err:
         if err.code == 404 and _says_absent(err):

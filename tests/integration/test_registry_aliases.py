@@ -213,16 +213,18 @@ def test_a_registry_of_an_external_database_is_read_in_the_schema_that_its_addre
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    "said",
     [
-        (b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"a":', "doesn't answer as one"),
-        (b"SSH-2.0 hello\r\n", "doesn't answer as one"),
-        (b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{"a":1}', "must answer with a registered_model"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull", "doesn't answer as one"),
+        b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"a":',
+        b"SSH-2.0 hello\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{"a":1}',
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n{"registered_model":null}',
+        b'HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n{"registered_model":{"aliases":[{"a":1}]}}',
     ],
-    ids=["cut off in the middle", "no HTTP", "of another shape", "nothing"],
+    ids=["cut off in the middle", "no HTTP", "another object", "no object", "nothing", "half of an alias"],
 )
-def test_what_does_not_answer_as_mlflows_server_has_not_answered(said: bytes, why: str, monkeypatch):
+def test_what_does_not_answer_as_mlflows_server_has_not_answered(said: bytes, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -235,7 +237,7 @@ def test_what_does_not_answer_as_mlflows_server_has_not_answered(said: bytes, wh
         monkeypatch.setattr(
             rest.services, "mlflow_tracking_uri", lambda: f"http://127.0.0.1:{listener.getsockname()[1]}"
         )
-        with pytest.raises(ServiceError, match=why):
+        with pytest.raises(ServiceError, match="doesn't answer as one"):
             rest.aliases(NAME)
 
 

@@ -266,9 +266,18 @@ SURE, UNSURE = (
 def test_a_challenger_that_the_metric_cant_tell_from_the_champion_spends_nothing(metric, challenger, spared):
     y = np.random.default_rng(0).integers(0, 2, 60)
     bout = Bout(measure(metric, table(2)), y, Contender(challenger), Contender(UNSURE))
-    decision = decide(bout, rules(), lambda: first_turn(1, 60, 0.05))
-    assert ("level" not in decision.figures) is spared
-    assert (f"{metric} can't tell the challenger from the champion in any of the 60 rows" == decision.reason) is spared
+    taken: list[Turn] = []
+    decision = decide(bout, rules(), lambda: taken.append(first_turn(1, 60, 0.05)) or taken[-1])
+    assert (not taken) is spared
+    assert (decision.reason == f"the challenger does the same for {metric} as the champion in all 60 rows") is spared
+
+
+def test_a_cheaper_challenger_that_the_metric_cant_tell_from_the_champion_is_promoted_and_spends_nothing():
+    y = np.random.default_rng(0).integers(0, 2, 4)
+    bout = Bout(measure("accuracy", table(2)), y, Contender(SURE[:4], 1.0), Contender(UNSURE[:4], 2.0))
+    decision = decide(bout, CHEAP, lambda: pytest.fail("it takes no turn"))
+    assert decision.promote
+    assert decision.reason.endswith("does the same for accuracy as the champion in all 4 rows, and is 50% cheaper")
 
 
 def test_whether_the_metric_tells_two_models_apart_is_not_asked_of_the_targets():
