@@ -24,7 +24,11 @@ from benchmarks.report import Table
 from benchmarks.sandbox import ROOT, Sandbox, sandbox
 
 CONNECTIONS, ROUNDS, ROUND_S, WARM_S = 8, 5, 3.0, 2.0
-PAIRS, PAIR_S = 15, 0.5  # of what differs by a millisecond: less than the machine does from one second to the next
+PAIRS, PAIR_S, MANY_S = (
+    15,
+    0.5,
+    1.5,
+)  # pairs: of what differs by a millisecond: less than the machine does from one second to the next
 PAUSE_S = 0.001  # about what a client takes from an answer to its next request
 MANY = 10_000  # rows of a large request
 SWAPPING_S, SWAPS = 60.0, 5
@@ -110,7 +114,7 @@ def measure_swaps() -> Table:
         [
             (
                 name, f["swaps"], f["failed"], f["per_s"], f["p99_before_ms"], f["p99_during_ms"], f["ratio"],
-                f["worst"], "≤ 3, none failed",
+                f["worst"], "ratio ≤ 3, none failed",
             )
             for name, f in found.items()
         ],
@@ -138,7 +142,7 @@ def _measured(box: Sandbox, name: str, columns: Sequence[str]) -> Iterator[Seque
         rounds = [
             {
                 "alone": _ask(alone, 1), "alone many": _ask(alone, MANY),
-                "many": _load(ours.url, many, 1, PAIR_S, ARROW),
+                "many": _load(ours.url, many, 1, MANY_S, ARROW),
                 "ours": _load(ours.url, asked, CONNECTIONS, ROUND_S),
                 "theirs": _load(theirs.url, asked_mlflow, CONNECTIONS, ROUND_S),
             }
