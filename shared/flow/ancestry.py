@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.domain import ModelVersion
 from shared.errors import RegistryError
 from shared.registry import tree
 from shared.registry.tree import Branch
@@ -30,6 +31,12 @@ def of_version(record: ModelRecord) -> Branch:
     made = {name: facts for name, facts in record.lineage.get("upstream", {}).items() if facts["version"]}
     members = {name: records.find(facts["model"], facts["version"]) for name, facts in made.items()}
     return tree.of_version(record, members)
+
+
+def of_registered(version: ModelVersion | None) -> Branch | None:
+    """What a run's version was made of; None where it registered none, or nothing is on record."""
+    record = records.find(version.name, version.version) if version else None
+    return of_version(record) if record else None
 
 
 def of_dataset(prefix: str) -> list[Branch]:

@@ -1,6 +1,6 @@
 """The cards of the HPO and system flows: facts first, then pictures, then the table. A flow adds one in one line:
 
-    current.card.extend(study_card(trials, spec, result, model))
+    current.card.extend(study_card(trials, spec, result, model, lineage=tree))
 
 Meant for `@card(type="blank")`. A card builds in half a CPU second, most of which is importing altair.
 """
@@ -36,11 +36,12 @@ def study_card(
     model: ModelVersion | None = None,
     *,
     metrics: Sequence[str] = (),
+    lineage: Branch | None = None,
 ) -> list[Any]:
     """The card of an HPO flow: a list of Metaflow card components.
 
     trials: all of the study. result: None where no trial is complete. model: the registered version, if any.
-    metrics: a name per direction (default: `value`).
+    metrics: a name per direction (default: `value`). lineage: of the registered version.
     """
     goals = _goals(spec, metrics)
     reported = next((goal for goal in goals if goal.reported), goals[0])
@@ -56,6 +57,7 @@ def study_card(
         *_charts([charts.curves(trials, reported, spec.steps.title() or "Step"), charts.durations(trials)]),
         *_table(trials, goals[0]),
         *_best_params(result, goals[0]),
+        *_lineage(lineage),
     ]
 
 

@@ -319,6 +319,8 @@ def register_model(name: str, plan: Plan, result: TuningResult, retrained: Retra
 
 def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], version: ModelVersion | None) -> list[Any]:
     """The components of the flow's card."""
+    from shared.flow import ancestry
     from shared.flow.cards import study_card
 
-    return study_card(trials, plan.study, result, version, metrics=plan.study.metrics or [plan.metric])
+    metrics, lineage = plan.study.metrics or [plan.metric], ancestry.of_registered(version)
+    return study_card(trials, plan.study, result, version, metrics=metrics, lineage=lineage)

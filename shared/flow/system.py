@@ -280,9 +280,7 @@ def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], gated:
     """The components of the flow's card."""
     from shared.flow import ancestry
     from shared.flow.cards import system_card
-    from shared.storage import records
 
-    record = records.find(gated.version.name, gated.version.version)
     return system_card(
         trials,
         plan.study,
@@ -292,5 +290,5 @@ def card(plan: Plan, result: TuningResult, trials: Sequence[FrozenTrial], gated:
         metric=plan.use_case.tuning.metric,
         latency_budget_ms=latency_budget_ms(plan),
         champion=gated.champion,
-        lineage=ancestry.of_version(record) if record else None,
+        lineage=ancestry.of_registered(gated.version),
     )

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from shared.cli.show import study_line
 from shared.config import UseCase
-from shared.domain import Dataset, DatasetRef, StudySpec, Table, TrialSummary, TuningResult
+from shared.domain import Dataset, DatasetRef, ModelVersion, StudySpec, Table, TrialSummary, TuningResult
 from shared.flow import hpo
 from shared.flow.plan import Plan, idle_reason
 from shared.model import Member, Signature, System
@@ -53,22 +53,26 @@ def a_plan(source: str, metrics: tuple[str, ...] = ()) -> Plan:
     return Plan(use_case, "classical", dataset=a_dataset().ref, spec=spec, objective=objective)
 
 
-@pytest.mark.usefixtures("home")
-@pytest.mark.parametrize(
-    ("source", "metrics", "name"), [(OWN, (), "value"), (OWN, ("gini",), "gini"), (BUILD, (), "accuracy")]
-)
-def test_the_best_value_is_called_by_what_it_is(source: str, metrics: tuple[str, ...], name: str) -> None:
-    plan, data = a_plan(source, metrics), a_dataset()
+def concluded(plan: Plan) -> tuple[TuningResult, ModelVersion | None]:
+    """A study's result, and the version that was registered of it."""
+    data = a_dataset()
     best = TrialSummary(number=0, values=(0.9,), params={"C": 1.0})
     result = TuningResult(study=plan.study.name, best=best, top=(best,), counts={"COMPLETE": 1}, wall_s=1, cpu_s=1)
     Ledger().begin(plan.study.name, "toy", "classical", "f", budget=1, run="ClassicalHPOFlow/1")
     fitted = LogisticRegression().fit(data.X, data.y)
     system = System(Signature(("a",), (1,), ("no", "yes")), (Member("classical", fitted),))
-
-    version = hpo.conclude(
+    return result, hpo.conclude(
         plan, result, "ClassicalHPOFlow/1", "toy-classical", lambda: hpo.retrained(data, lambda: system), hpo.publish
     )
 
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("source", "metrics", "name"), [(OWN, (), "value"), (OWN, ("gini",), "gini"), (BUILD, (), "accuracy")]
+)
+def test_the_best_value_is_called_by_what_it_is(source: str, metrics: tuple[str, ...], name: str) -> None:
+    plan = a_plan(source, metrics)
+    result, version = concluded(plan)
     entry = Ledger().entry(plan.study.name)
     assert version is not None
     assert entry is not None
@@ -77,6 +81,16 @@ def test_the_best_value_is_called_by_what_it_is(source: str, metrics: tuple[str,
     assert study_line(entry) == f"trial 0, {name} 0.9 → toy-classical version 1"
     assert f"trial 0 has {name} 0.9" in idle_reason(plan.study, entry)
     assert f"{name} 0.9" in hpo.card(plan, result, [], version)[0].render()["source"]
+
+
+@pytest.mark.usefixtures("home")
+def test_the_card_has_the_tree_of_a_version_that_is_on_record_and_no_other() -> None:
+    plan = a_plan(BUILD)
+    result, version = concluded(plan)
+    unrecorded = ModelVersion(name="toy-classical", version=2)
+    last = [hpo.card(plan, result, [], found)[-1].render() for found in (version, unrecorded, None)]
+    tree = "## What it was made of\n```text\ntoy-classical version 1\n├── run ClassicalHPOFlow/1, "
+    assert [str(part.get("source")).startswith(tree) for part in last] == [True, False, False]
 
 
 @pytest.mark.usefixtures("home")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from shared.cli.lineage import told
-from shared.flow.cards import system_card
+from shared.flow.cards import study_card, system_card
 from shared.flow.reproduce import Reproduction, difference
 from shared.registry.tree import Branch, drawn, of_dataset, of_version
 from shared.storage.records import ModelRecord
@@ -129,7 +129,8 @@ def test_the_terminal_shows_the_tree_as_it_is() -> None:
     assert "│   ├── parameters C=0.123457, kernel=[rbf]" in capture.get()
 
 
-def test_the_card_of_the_system_shows_the_same_tree() -> None:
+@pytest.mark.parametrize("card", [study_card, system_card])
+def test_the_cards_show_the_same_tree(card: Callable[..., list[Any]]) -> None:
     from shared.domain import StudySpec
 
     spec = StudySpec(
@@ -137,7 +138,7 @@ def test_the_card_of_the_system_shows_the_same_tree() -> None:
         directions=("maximize", "minimize"), n_trials=2,
     )  # fmt: skip
     tree = of_version(a_system(), {})
-    (shown,) = (c.render()["source"] for c in system_card([], spec, None, lineage=tree)[-1:])
+    (shown,) = (c.render()["source"] for c in card([], spec, None, lineage=tree)[-1:])
     assert shown.startswith("## What it was made of\n```text\ntoy version 4\n├── run SystemTuneFlow/5")
     assert "│   ├── parameters members=classical\n" in shown
     assert shown.endswith("\n```")
