@@ -276,8 +276,9 @@ def publish(outcome: Mapping[str, Any]) -> ModelVersion | None:
     if outcome["version"] is None:
         return None
     from shared.registry import client, promotion
+    from shared.registry.lineage import RESULT
 
-    client.note(outcome["model"], outcome["version"], "result", "true")
+    client.note(outcome["model"], outcome["version"], RESULT, "true")
     promotion.point_challenger(outcome["model"])
     return client.version(outcome["model"], outcome["version"])
 

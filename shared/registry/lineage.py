@@ -17,6 +17,7 @@ from shared.domain import DatasetRef, StudySpec, TrialSummary
 from shared.settings import project_root
 
 PREFIX = "evertune."
+RESULT = "result"  # tells who looks into MLflow which versions are the results of their studies; the ledger knows it
 
 
 def lineage(
@@ -99,7 +100,8 @@ def to_tags(facts: Mapping[str, str]) -> dict[str, str]:
 
 
 def from_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+    facts = {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+    return {key: value for key, value in facts.items() if key != RESULT}
 
 
 def _git(*arguments: str) -> str:

@@ -87,7 +87,8 @@ def test_the_chain_promotes_a_champion_and_then_has_nothing_to_do(
         ("classical", "deep", "system"), "done"
     )
     assert [finished(entries[v].study) for v in ("classical", "deep", "system")] == [4, 2, 4]
-    assert {"dataset", "run", "study", "trial", "git_commit", "upstream"} <= champion.lineage.keys()
+    facts = {"use_case", "dataset", "run", "study", "trial", "git_commit", "upstream"}
+    assert champion.lineage.keys() == facts
     assert champion.lineage["run"].startswith("SystemTuneFlow/")
 
     _the_champion_is_a_pyfunc_of_raw_rows("digits")

@@ -12,6 +12,7 @@ import pytest
 
 from shared.config import load_use_case
 from shared.data.prepare import prepare
+from shared.domain import ModelVersion
 from shared.registry import client
 from shared.storage.ledger import Ledger
 from tests.production.argo_pods import BEGINS, ENDS
@@ -112,11 +113,17 @@ class Flowers:
             counts = Counter(entry.outcome["counts"])  # with a FAIL for each trial whose pod has died
             assert counts["COMPLETE"] + counts["PRUNED"] == entry.outcome["budget"]
             found = [v for v in client.versions(entry.outcome["model"]) if v.lineage["study"] == entry.study]
-            results = [version.version for version in found if version.lineage.get("result")]
+            results = [version.version for version in found if _is_result(version)]
             assert results == [entry.outcome["version"]]
             assert all(version.aliases == () for version in found if version.version not in results)
         decisions = [promotion.version for promotion in Ledger().promotions("flowers")]
         assert sorted(decisions) == sorted({*decisions})
+
+
+def _is_result(version: ModelVersion) -> bool:
+    """Whether the registry says that a version is its study's result."""
+    found = client.registered(version.name, version.version)
+    return found is not None and "evertune.result" in found.tags
 
 
 @pytest.fixture(scope="module")

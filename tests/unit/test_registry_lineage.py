@@ -33,6 +33,12 @@ def test_lineage_comes_back_from_tags_among_others():
     assert set(to_tags(facts)) == {"evertune.dataset", "evertune.run"}
 
 
+def test_that_a_version_is_a_result_is_no_part_of_its_lineage_but_why_it_was_refused_is():
+    assert from_tags({"evertune.result": "true", "evertune.refused": "it came too late"}) == {
+        "refused": "it came too late"
+    }
+
+
 @pytest.mark.usefixtures("folder")
 def test_facts_that_nobody_knows_are_left_out():
     facts = lineage(dataset="abc", run="SystemTuneFlow/7", upstream=["ClassicalHPOFlow/3", "DeepHPOFlow/4"], trial=0)
