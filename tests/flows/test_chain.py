@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from tests.flows.conftest import ROOT, Command, execute
 
 PASSWORD = "a-password-that-must-not-be-seen"
 ANY_LATENCY = "system.latency_budget_ms=1000"  # the machine may be busy
+REGISTERED = {"ClassicalHPOFlow": "digits-classical", "DeepHPOFlow": "digits-deep", "SystemTuneFlow": "digits"}
 GZIP = b"\x1f\x8b"
 SMALL = {  # line of configs/digits.toml → its end in the test
     "# rows = 1200 ": "rows = 400",
@@ -124,9 +127,20 @@ def _a_flow_by_hand_finds_nothing_to_do_and_imports_nothing_heavy(project: Path,
 
 
 def _every_flow_has_a_card(evertune: Command) -> None:
-    files = [Path(line) for line in evertune("cards", "digits").stdout.split()]
-    assert {f.stem for f in files} == {"DataPrepFlow", "ClassicalHPOFlow", "DeepHPOFlow", "SystemTuneFlow"}
-    assert [f for f in files if "vega" not in f.read_text().lower()] == []
+    cards = {Path(line).stem: _told(Path(line).read_text()) for line in evertune("cards", "digits").stdout.split()}
+    assert cards.keys() == {"DataPrepFlow", *REGISTERED}
+    assert [flow for flow, told in cards.items() if '"vegaChart"' not in told] == []
+    trees = {
+        flow: rf"```text\\n{model} version 1\\n[^`]* run {flow}/\d+, [^`]* package lock [^`]*```"
+        for flow, model in REGISTERED.items()
+    }
+    assert [flow for flow, tree in trees.items() if not re.search(tree, cards[flow])] == []
+
+
+def _told(page: str) -> str:
+    """The components of a card, as JSON; its page has them in base64."""
+    (components,) = re.findall(r'__MF_DATA__\["[\w-]+"\] = "(.*)"', page)
+    return base64.b64decode(components).decode()
 
 
 def _the_champion_is_a_pyfunc_of_raw_rows(use_case: str) -> None:
