@@ -24,6 +24,8 @@ READERS: dict[str, Callable[[Columns, Body], pd.DataFrame]] = {
     ARROW: Columns.from_arrow,
 }
 
+LARGEST = np.finfo(np.float32).max
+
 Write = Callable[[Served, np.ndarray], Any]
 
 
@@ -117,7 +119,25 @@ def _scores(served: Served, rows: pd.DataFrame) -> np.ndarray:
     try:
         return served.system.scores(rows)
     except (ValueError, TypeError) as err:
-        raise InvalidRowsError(f"the model refuses these rows: {str(err).partition(chr(10))[0]}") from err
+        said = f"the model refuses these rows: {str(err).partition(chr(10))[0]}"
+        cells = "; ".join(_suspects(rows))
+        raise InvalidRowsError(f"{said} ({cells})" if cells else said) from err
+
+
+def _suspects(rows: pd.DataFrame) -> Iterator[str]:
+    """The first null, and the first number beyond 32 bits: what models refuse most, without telling where it is."""
+    for row, name in _first(rows.isna()):
+        yield f"row {row}, column {name!r} is null"
+    for row, name in _first(rows.select_dtypes("number").abs() > LARGEST):
+        yield f"row {row}, column {name!r} is {rows[name].iloc[row]:g}"
+
+
+def _first(found: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Row and column of the first cell that is true, if one is."""
+    rows = found.any(axis="columns").to_numpy()
+    if rows.any():
+        row = int(rows.argmax())
+        yield row, found.columns[int(found.iloc[row].argmax())]
 
 
 def _parts(scores: np.ndarray, frames: Sequence[pd.DataFrame]) -> Iterator[np.ndarray]:

@@ -164,7 +164,7 @@ def test_no_body_of_mlflows_forms_is_a_fault_of_the_server(iris, body):
 def test_rows_that_do_not_fit_are_refused_by_row_column_and_rule(iris):
     for body, content_type, status, said in (
         ({"rows": [[1, 2, 3, "x"]]}, "application/json", 422, "row 0, column 'petal width (cm)' must be a number"),
-        ({"rows": [[1, 2, 3, None]]}, "application/json", 422, "the model refuses these rows: Input X contains NaN"),
+        ({"rows": [[1, 2, 3, None]]}, "application/json", 422, "NaN. (row 0, column 'petal width (cm)'"),
         (b"a,b\n1,2\n", "text/csv", 422, "the header must name the 4 columns of the model, but missing"),
         (b"1", "text/plain", 415, "the body must be application/json, text/csv"),
     ):

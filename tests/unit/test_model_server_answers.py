@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ def served(hours: Callable[[pd.DataFrame], np.ndarray] = hours) -> Served:
     encoded = make_column_transformer(
         ("passthrough", ["n", "b"]),
         (OneHotEncoder(handle_unknown="ignore"), ["t"]),
-        (FunctionTransformer(hours), ["d"]),
+        (FunctionTransformer(hours), ["n", "d"]),
     )
     model = make_pipeline(encoded, LogisticRegression(C=100)).fit(TRAINED, [0, 0, 1, 1, 0, 1])
     system = System(Signature(tuple(TRAINED), (4,), ("no", "yes")), [Member("one", model)])
@@ -49,15 +50,20 @@ def served(hours: Callable[[pd.DataFrame], np.ndarray] = hours) -> Served:
     return Served(ModelVersion(name="mixed", version=1, lineage={}), system, columns, TRAINED[:2])
 
 
-def as_arrow(row: dict[str, Any]) -> bytes:
-    table, sink = pa.Table.from_pylist([row]), io.BytesIO()
+def as_arrow(rows: list[dict[str, Any]]) -> bytes:
+    table, sink = pa.Table.from_pylist(rows), io.BytesIO()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     return sink.getvalue()
 
 
-def as_csv(row: dict[str, Any]) -> bytes:
-    return pd.DataFrame([row]).to_csv(index=False).encode()
+def bodies(rows: list[dict[str, Any]]) -> dict[str, bytes]:
+    """The same rows by their content types."""
+    return {
+        JSON: json.dumps(rows).encode(),
+        CSV: pd.DataFrame(rows).to_csv(index=False).encode(),
+        ARROW: as_arrow(rows),
+    }
 
 
 ROWS = {
@@ -80,8 +86,7 @@ def known(row: dict[str, Any]) -> pd.DataFrame:
 def test_a_row_is_answered_alike_however_it_comes_and_beside_any_other(row: dict[str, Any]):
     model = served()
     expected = model.system.predict_proba(known(row))[0]
-    bodies = [(JSON, json.dumps([row]).encode()), (CSV, as_csv(row)), (ARROW, as_arrow(row))]
-    for content_type, body in bodies:
+    for content_type, body in bodies([row]).items():
         (alone,) = answer([read((predict_proba, model, content_type, body))])
         assert isinstance(alone, bytes), alone
         np.testing.assert_allclose(json.loads(alone)["probabilities"], [expected], rtol=1e-9)
@@ -92,6 +97,30 @@ def test_a_row_is_answered_alike_however_it_comes_and_beside_any_other(row: dict
             ]
             first, _ = answer([read(question) for question in questions])
             np.testing.assert_allclose(json.loads(first)["probabilities"], [expected], rtol=1e-9)
+
+
+REFUSED = {
+    "a null": ({"n": None}, "row 1, column 'n' is null"),
+    "an infinity": ({"n": -math.inf}, "row 1, column 'n' is -inf"),
+    "too large": ({"n": 1e39}, "row 1, column 'n' is 1e+39"),
+    "one of each": ({"n": math.inf, "t": None}, "row 1, column 't' is null; row 1, column 'n' is inf"),
+    "neither": ({"d": "1999-01-01T00:00:00"}, None),
+}
+
+
+@pytest.mark.parametrize(("fault", "cells"), REFUSED.values(), ids=REFUSED)
+def test_what_the_model_refuses_is_told_with_the_cell_that_it_may_mean(fault: dict[str, Any], cells: str | None):
+    def picky(rows: pd.DataFrame) -> np.ndarray:
+        if not rows["n"].abs().lt(1e38).all() or rows["d"].dt.year.eq(1999).any():
+            raise ValueError("not these\n(more of it)")
+        return hours(rows)
+
+    model, rows = served(picky), [ROWS["text"], ROWS["text"] | fault]
+    expected = "the model refuses these rows: not these" + (f" ({cells})" if cells else "")
+    for content_type, body in bodies(rows).items():
+        beside = [asked(3, model), (predict_proba, model, content_type, body), asked(1, model)]
+        before, refused, after = answer([read(question) for question in beside])
+        assert (str(refused), isinstance(before, bytes), isinstance(after, bytes)) == (expected, True, True)
 
 
 def asked(n_rows: int, model: Served) -> Question:
