@@ -1,4 +1,4 @@
-"""What the server says of itself: a model's card, and OpenAPI with the input example of what is live."""
+"""What the server says of itself: a model's card, and OpenAPI of what is live, with its input example."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ VALUES: dict[Any, dict[str, Any]] = {
     TEXT: {"type": ["string", "null"]},
     TIME: {"type": ["string", "null"], "format": "date-time"},
 }
+VERSION = {"type": "integer"}
 ERRORS = {
     "400": "rows that break a rule; it says where, and which",
     "401": "no known token",
@@ -61,13 +62,49 @@ def describe(app: FastAPI, models: Sequence[LiveModel], has_tokens: bool) -> dic
         for operation in operations.values():
             served = by_name.get(operation["tags"][0])
             if "post" in operations:
-                is_mlflow = path.endswith("/invocations")
+                endpoint = path.rpartition("/")[2]
+                is_mlflow = endpoint == "invocations"
                 operation["requestBody"] = _body(served, is_mlflow)
-                operation["responses"] |= _errors(is_mlflow)
+                operation["responses"] = _answers(served, endpoint) | _errors(is_mlflow)
     if has_tokens:
         said.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         said["security"] = [{"token": []}]
     return said
+
+
+def _answers(served: Served | None, endpoint: str) -> dict[str, dict[str, Any]]:
+    """All but the errors: of a regression no probabilities."""
+    if served is None:
+        return _ok({})
+    classes = served.system.signature.classes
+    schemas = _of_classes(classes) if classes else _of_values()
+    return _ok(schemas[endpoint]) if endpoint in schemas else {}
+
+
+def _ok(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {"200": {"description": "predictions", "content": {JSON: {"schema": schema}}}}
+
+
+def _of_classes(classes: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """Schemas of a classification's answers, by endpoint."""
+    labels, names = _array({"enum": list(classes)}), [str(label) for label in classes]
+    row = _array(VALUES[NUMBER]) | {"minItems": len(classes), "maxItems": len(classes)}
+    by_name = _object(dict.fromkeys(names, VALUES[NUMBER]), required=names)
+    return {
+        "predict": _answer(version=VERSION, predictions=labels),
+        "predict_proba": _answer(version=VERSION, classes={"const": list(classes)}, probabilities=_array(row)),
+        "invocations": {"anyOf": [_answer(predictions=labels), _answer(predictions=_array(by_name))]},
+    }
+
+
+def _of_values() -> dict[str, dict[str, Any]]:
+    """Schemas of a regression's answers, by endpoint."""
+    values = _array(VALUES[NUMBER])
+    return {"predict": _answer(version=VERSION, predictions=values), "invocations": _answer(predictions=values)}
+
+
+def _answer(**properties: dict[str, Any]) -> dict[str, Any]:
+    return _object(properties, required=list(properties))
 
 
 def _errors(is_mlflow: bool) -> dict[str, dict[str, str]]:
@@ -111,14 +148,18 @@ def _table(served: Served) -> dict[str, Any]:
     """A list a row."""
     kinds = served.columns.kinds.values()
     row = {"type": "array", "prefixItems": [VALUES[kind] for kind in kinds], "minItems": len(kinds), "items": False}
-    return {"type": "array", "items": row, "minItems": 1}
+    return _array(row)
 
 
 def _records(served: Served) -> dict[str, Any]:
     """An object a row."""
     kinds = served.columns.kinds
     record = _object({name: VALUES[kind] for name, kind in kinds.items()}, required=list(kinds))
-    return {"type": "array", "items": record, "minItems": 1}
+    return _array(record)
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1}
 
 
 def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

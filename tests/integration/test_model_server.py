@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 import requests
 import uvicorn
+from jsonschema import Draft202012Validator
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -186,6 +187,50 @@ def test_openapi_has_examples_that_are_answered(iris):
     for path in ("/predict", "/iris/predict_proba", "/invocations"):
         example = paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
         assert post(f"{iris}{path}", example).status_code == 200
+
+
+def described(url: str, path: str) -> Draft202012Validator:
+    """OpenAPI's schema of a prediction."""
+    responses = requests.get(f"{url}/openapi.json").json()["paths"][path]["post"]["responses"]
+    return Draft202012Validator(responses["200"]["content"]["application/json"]["schema"])
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_openapi_describes_the_answers_of_what_is_live():
+    with serving(live(), live("sizes", SIZES), live("empty", None)) as url:
+        for path, params in (
+            ("/iris/predict", {}),
+            ("/iris/predict_proba", {}),
+            ("/iris/invocations", {}),
+            ("/iris/invocations", {"params": {"output": "proba"}}),
+            ("/sizes/predict", {}),
+            ("/sizes/invocations", {}),
+        ):
+            body = {"inputs": ROWS} | params if path.endswith("invocations") else {"rows": ROWS}
+            described(url, path).validate(post(url + path, body).json())
+        assert described(url, "/empty/predict").schema == {}
+        paths = requests.get(f"{url}/openapi.json").json()["paths"]
+        assert "200" not in paths["/sizes/predict_proba"]["post"]["responses"]
+        too_large = post(f"{url}/sizes/predict", {"rows": [[1e308] * 4]}).json()
+        assert too_large["predictions"] == [None]
+        described(url, "/sizes/predict").validate(too_large)
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/predict", {"version": 7, "predictions": ["rose"]}),
+        ("/predict", {"version": "7", "predictions": ["setosa"]}),
+        ("/predict", {"predictions": ["setosa"]}),
+        ("/predict_proba", {"version": 7, "classes": LABELS, "probabilities": [[0.5, 0.5]]}),
+        ("/predict_proba", {"version": 7, "classes": LABELS[::-1], "probabilities": [[0.5, 0.5, 0]]}),
+        ("/invocations", {"predictions": ["rose"]}),
+        ("/invocations", {"predictions": [{"setosa": 1.0}]}),
+    ],
+    ids=str,
+)
+def test_openapi_describes_no_answer_that_another_model_would_give(iris, path, answer):
+    assert not described(iris, path).is_valid(json.loads(json.dumps(answer)))
 
 
 def test_openapi_tells_the_statuses_of_rows_that_break_a_rule(iris):

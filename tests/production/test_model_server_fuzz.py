@@ -1,4 +1,7 @@
-"""Requests that nobody foresaw, by the server's own description and as bodies of Arrow and CSV: no fault, no growth."""
+"""Requests that nobody foresaw, by the server's own description and as bodies of Arrow and CSV.
+
+No fault, no growth, and no answer that isn't described.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schemathesis import GenerationMode
+from schemathesis import Case, GenerationMode, Response
+from schemathesis.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -47,7 +51,9 @@ POSTS = ("/predict", "/predict_proba", "/invocations")
 OWN = POSTS[:2]  # which read Arrow, too
 JSON, ARROW, CSV = "application/json", "application/vnd.apache.arrow.stream", "text/csv"
 
-Ask = Callable[[Any], requests.Response]
+DESCRIBED = [status_code_conformance, content_type_conformance, response_schema_conformance]
+
+Ask = Callable[[Any], requests.Response | Response]
 
 
 def system() -> System:
@@ -159,6 +165,13 @@ def each(values: st.SearchStrategy[Any], n: int, ask: Ask, count: Callable[[Any,
     run()
 
 
+def ask_as_described(case: Case, session: requests.Session) -> Response:
+    """The answer, whose status, type and content are such as the description has."""
+    answer = case.call(session=session)
+    case.validate_response(answer, checks=DESCRIBED)
+    return answer
+
+
 def fuzz(address: str, n: int, session: requests.Session) -> Counts:
     """`n` requests of each kind, to each path that reads it."""
     counts: Counts = defaultdict(Counter)
@@ -169,7 +182,7 @@ def fuzz(address: str, n: int, session: requests.Session) -> Counts:
             each(
                 cases,
                 n,
-                lambda case: case.call(session=session),
+                lambda case: ask_as_described(case, session),
                 lambda case, status, m=mode: counts[f"{m.value} {case.path} {case.media_type}"].update([status]),
             )
     for kind, (content_type, paths, bodies) in BODIES.items():
