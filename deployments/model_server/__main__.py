@@ -5,6 +5,7 @@ import os
 import re
 import sys
 
+from shared import ports
 from shared.domain import USE_CASE_NAME
 from shared.errors import EvertuneError
 from shared.logs import show_logs
@@ -33,7 +34,8 @@ def main() -> None:
         show_logs(package)
     tokens = settings().serve_tokens
     check_host(given.host, tokens)
-    print(f"http://{given.host}:{given.port}/docs in a few seconds, until Ctrl-C", flush=True)
+    ports.check_free(given.host, given.port, "the server")
+    print(f"{ports.url(given.host, given.port)}/docs in a few seconds, until Ctrl-C", flush=True)
     services.start_once()
     app = create([LiveModel(name) for name in dict.fromkeys(given.use_case)], tokens)
     uvicorn.run(

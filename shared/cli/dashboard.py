@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shared import ports
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -28,7 +30,7 @@ class App:
 
     @property
     def address(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return ports.url(HOST, self.port)
 
 
 def dashboard(
@@ -44,7 +46,8 @@ def dashboard(
     registry = services.mlflow_tracking_uri()
     elsewhere = services.status()[1].where if registry.startswith("http") else None
     apps = [_studies(project_root(), port), *([] if elsewhere else [_models(port + 1)])]
-    _check_ports(apps)
+    for app in apps:
+        ports.check_free(HOST, app.port, f"the {app.shows}")
     for app in apps:
         typer.echo(f"{app.shows:<9}{app.address}")
     if elsewhere:
@@ -76,28 +79,6 @@ def _models(port: int) -> App:
     }
     env = {"MLFLOW_HOST": HOST, "MLFLOW_PORT": str(port), **quiet}
     return App("models", port, [sys.executable, "-m", "deployments.mlflow_server"], env)
-
-
-def _check_ports(apps: Sequence[App]) -> None:
-    """Refuse ports that are taken, before anything is started.
-
-    Raises:
-        ServiceError: another process listens on one of them.
-    """
-    import socket
-
-    from shared.errors import ServiceError
-
-    for app in apps:
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((HOST, app.port))
-            except OSError as err:
-                raise ServiceError(
-                    f"the {app.shows} need a port that is free, but {app.port} isn't ({err.strerror}); "
-                    "name another one with --port"
-                ) from err
 
 
 @contextmanager

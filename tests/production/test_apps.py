@@ -119,7 +119,10 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(tmp_path: Path) -> 
         port = taken.getsockname()[1]
         with dashboard(port, tmp_path / "output") as process:
             assert process.wait() == 1
-    assert f"the studies need a port that is free, but {port} isn't" in (tmp_path / "output").read_text()
+    assert (
+        f"the studies must have a port of this machine that is free, but http://127.0.0.1:{port} isn't one"
+        in (tmp_path / "output").read_text()
+    )
 
 
 @pytest.mark.parametrize("config", sorted(ROOT.glob("deployments/*/config.yml")), ids=lambda path: path.parent.name)

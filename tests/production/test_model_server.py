@@ -166,12 +166,19 @@ def a_gigabyte(port: int, head: str, chunk: bytes | None = None) -> tuple[bytes,
         return connection.recv(1000), sent
 
 
-def test_a_server_for_others_without_a_token_and_a_use_case_that_there_is_not_are_refused(tmp_path: Path) -> None:
-    for arguments, said in (
-        (("digits", "--host", "0.0.0.0"), "EVERTUNE_SERVE_TOKENS isn't set"),
-        (("digit",), "did you mean 'digits'?"),
-        (("../../configs/digits",), "there is no such config"),
-    ):
-        with serve(*arguments, output=tmp_path / "output", EVERTUNE_SERVE_TOKENS=" , ") as process:
-            assert process.wait(60) == 1
-        assert said in (tmp_path / "output").read_text()
+def test_what_can_not_be_served_is_refused_before_an_address_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments, said in (
+            (("digits", "--host", "0.0.0.0"), "EVERTUNE_SERVE_TOKENS isn't set"),
+            (("digit",), "did you mean 'digits'?"),
+            (("../../configs/digits",), "there is no such config"),
+            (
+                ("digits", "--port", str(port)),
+                f"is free, but http://127.0.0.1:{port} isn't one (Address already in use)",
+            ),
+        ):
+            with serve(*arguments, output=tmp_path / "output", EVERTUNE_SERVE_TOKENS=" , ") as process:
+                assert process.wait(60) == 1
+            told = (tmp_path / "output").read_text()
+            assert (said in told, "/docs" in told) == (True, False)
