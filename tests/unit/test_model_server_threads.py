@@ -276,7 +276,7 @@ def test_arrow_is_never_small_since_a_few_bytes_of_it_stand_for_many_rows():
     model, row = served(), ROWS["text"]
     assert is_small((predict_proba, model, JSON, json.dumps([row]).encode()))
     assert not is_small((predict_proba, model, JSON, b" " * (SMALL_BYTES + 1)))
-    assert not is_small((predict_proba, model, ARROW, as_arrow(row)))
+    assert not is_small((predict_proba, model, ARROW, as_arrow([row])))
 
 
 def test_neither_is_json_of_many_objects_since_each_may_stand_for_a_row_of_all_columns():
