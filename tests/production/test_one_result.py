@@ -113,9 +113,13 @@ class Registry:
     def has_version(self, model: str, version: int) -> bool:
         return version <= len(self.versions.get(model, ()))
 
+    def version(self, model: str, number: int) -> ModelVersion:
+        assert self.has_version(model, number)
+        return ModelVersion(name=model, version=number)
+
     def champion(self, model: str) -> ModelVersion | None:
         version = self.of(model).get(aliases.CHAMPION)
-        return None if version is None else ModelVersion(name=model, version=version)
+        return None if version is None else self.version(model, version)
 
     def point(self, model: str, alias: str, version: int) -> None:
         self.aliases[model, alias] = version
@@ -334,7 +338,8 @@ def folder(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_in_any_history_each_study_has_one_result(folder: Path, history: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         registry = Registry()
-        patch.setattr(client, "champion", registry.champion)
+        for name in ("champion", "version"):
+            patch.setattr(client, name, getattr(registry, name))
         for name in ("of", "has_version", "point", "remove"):
             patch.setattr(aliases, name, getattr(registry, name))
         world = World(folder, registry)
