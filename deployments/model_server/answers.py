@@ -90,17 +90,17 @@ def answer(found: Sequence[Asked | Exception]) -> list[bytes | Exception]:
     return [next(answers[one.served]) if isinstance(one, Asked) else one for one in found]
 
 
-def at_once(asked: Sequence[Asked]) -> list[bytes] | None:
-    """The answers to requests for one version, in one call; None where it refuses the rows of one."""
-    answers = _caught(_together, asked)
-    return answers if isinstance(answers, list) else None
+def at_once(asked: Sequence[Asked]) -> list[bytes] | Exception:
+    """The answers to requests for one version, in one call; or why there are none, such as that it refuses a row."""
+    answers: list[bytes] | Exception = _caught(_together, asked)
+    return answers
 
 
 def _answers(asked: Sequence[Asked]) -> list[bytes | Exception]:
     """Together; in halves, again and again, where the rows of one are refused."""
-    answers = _caught(_together, asked)
+    answers = at_once(asked)
     if isinstance(answers, list):
-        return answers
+        return [*answers]
     half = len(asked) // 2
     return [*_answers(asked[:half]), *_answers(asked[half:])] if half else [answers]
 

@@ -6,10 +6,11 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from deployments.model_server.answers import ARROW, JSON, Asked, Question, answer, at_once, read
 from deployments.model_server.live import Served
@@ -23,6 +24,7 @@ WAIT = 0.25  # of the time that an answer took: how long the next one waits for 
 MOST_WAIT_S = 0.05
 
 Waiting = tuple[asyncio.Future[bytes], Asked]
+Answers = TypeVar("Answers")
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,15 @@ class Together:
 
     async def _call(self, asked: Sequence[Asked]) -> Sequence[bytes | Exception]:
         """Never raises: who waits would wait for ever."""
-        begun_s = time.monotonic()
-        if self._last.takes_s(asked) <= SHORT_S and (answers := at_once(asked)) is not None:
-            self._last = Call(asked[0].served, n_rows(asked), time.monotonic() - begun_s)
-            await asyncio.sleep(0)  # what came meanwhile is read,
-            await asyncio.sleep(0)  # and joins those that wait
-            return answers
+        if self._last.takes_s(asked) <= SHORT_S:
+            called, answers = timed(at_once, asked)
+            if isinstance(answers, list):
+                self._last = called
+                await asyncio.sleep(0)  # what came meanwhile is read,
+                await asyncio.sleep(0)  # and joins those that wait
+                return answers
         try:
-            called, said = await asyncio.get_running_loop().run_in_executor(self._thread, timed, asked)
+            called, said = await asyncio.get_running_loop().run_in_executor(self._thread, timed, answer, asked)
         except Exception as err:  # noqa: BLE001 # such as that there may be no more threads
             return [RuntimeError(repr(err)) for _ in asked]
         if all(isinstance(one, bytes) for one in said):
@@ -167,10 +170,10 @@ def take(waiting: deque[Waiting]) -> list[Waiting]:
     return taken
 
 
-def timed(asked: Sequence[Asked]) -> tuple[Call, list[bytes | Exception]]:
+def timed(call: Callable[[Sequence[Asked]], Answers], asked: Sequence[Asked]) -> tuple[Call, Answers]:
     """The answers, and what they say of the next call."""
     begun_s = time.monotonic()
-    answers = answer(asked)
+    answers = call(asked)
     return Call(asked[0].served, n_rows(asked), time.monotonic() - begun_s), answers
 
 

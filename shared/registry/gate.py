@@ -83,8 +83,7 @@ def decide(bout: Bout, rules: PromotionConfig, take_turn: Callable[[], Turn]) ->
     if (refusal := next(_unfit(bout, rules, figures), None)) is not None:
         return _decision(False, refusal, figures)
     if bout.champion is None or not isfinite(reference := bout.score(bout.champion)):
-        refusal = next(_miscalibrated(rules, figures), None)
-        return _decision(refusal is None, refusal or _unopposed(bout, figures), figures)
+        return _unless(_miscalibrated(rules, figures), _unopposed(bout, figures), figures)
     if bout.unfair:
         return _decision(False, _keeps_its_place(bout.unfair), figures)
     figures = {
@@ -108,8 +107,7 @@ def _without_a_test(
     if (same := _sameness(bout, champion)) is not None:
         if not cheaper:
             return _decision(False, same, figures)
-        refusal = next(_miscalibrated(rules, figures), None)
-        return _decision(refusal is None, refusal or f"{same}, and is {saving:.0%} cheaper", figures)
+        return _unless(_miscalibrated(rules, figures), f"{same}, and is {saving:.0%} cheaper", figures)
     return None
 
 
@@ -162,8 +160,7 @@ def _tested(bout: Bout, champion: Contender, rules: PromotionConfig, turn: Turn,
         **_worst(lost),
     }
     refusals = chain(_not_better(bout, rules, figures), _miscalibrated(rules, figures), _sliced(lost, bout.label))
-    refusal = next(refusals, None)
-    return _decision(refusal is None, refusal or _better(bout, rules, figures), figures)
+    return _unless(refusals, _better(bout, rules, figures), figures)
 
 
 def _of_challenger(bout: Bout) -> Figures:
@@ -278,6 +275,12 @@ def _worst(lost: Sequence[tuple[Slice, float]]) -> dict[str, float]:
         key = "slice." + re.sub(r"[^\w\-. :/]", "_", part.column)
         worst[key] = max(loss, worst.get(key, loss))
     return worst
+
+
+def _unless(refusals: Iterator[str], reason: str, figures: Figures) -> PromotionDecision:
+    """To promote for a reason, if nothing speaks against it."""
+    refusal = next(refusals, None)
+    return _decision(refusal is None, refusal or reason, figures)
 
 
 def _decision(promote: bool, reason: str, figures: Figures) -> PromotionDecision:

@@ -234,7 +234,7 @@ def test_refused_rows_are_searched_for_by_the_thread(calls, monkeypatch):
 
 
 def test_where_no_thread_starts_all_who_wait_are_told_and_the_next_are_answered(calls, monkeypatch):
-    def fail(_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise RuntimeError("can't start new thread")
 
     async def story(ask: Ask) -> None:
